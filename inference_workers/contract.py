@@ -1,0 +1,193 @@
+"""What the portal and the workers say to each other: jobs, log entries, names of queues and tasks.
+
+Standard library and pydantic only. Every message is frozen. Writers are strict (an unknown field is
+our bug); readers use ``read`` and ignore what they don't know, so that old and new processes can run
+side by side during an upgrade. Times are UNIX seconds, token counts are integers, logprobs are
+natural logarithms.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+TASK_PULL = "inference_workers.pull"
+"""The wake-up: claim until nothing is claimable. It carries no job; the fair queue does."""
+
+PORTAL_QUEUE = "portal"
+"""The Celery queue of the portal's own background tasks."""
+
+TERMINAL_TYPES = frozenset({"finished", "failed", "cancelled"})
+
+
+def wakeup_queue(model: str) -> str:
+    """The Celery queue on which workers of catalogue model ``model`` listen for wake-ups."""
+    return f"inference.{model}"
+
+
+class Message(BaseModel):
+    """Frozen; strict to build, lenient to read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def read(cls, data: str | bytes) -> Self:
+        """Parse JSON written by this or a newer version; unknown fields are dropped."""
+        return cls.model_validate_json(data, extra="ignore")
+
+    def write(self) -> str:
+        """Compact JSON; fields at their default are left out."""
+        return self.model_dump_json(exclude_defaults=True)
+
+
+class Sampling(Message):
+    """How tokens are chosen and when to stop. Validated again by whoever accepts it from outside.
+
+    ``temperature`` 0 is greedy. ``top_k`` 0 and ``min_p`` 0 are off. ``repetition_penalty`` 1 is off
+    and follows CTRL (arXiv 1909.05858): it sees prompt and output; presence and frequency penalties
+    follow OpenAI's definition and see the output alone. ``logprobs`` is the number of alternatives
+    for each generated token (``None``: no logprobs, 0: the token's own only); ``prompt_logprobs`` the
+    same for the prompt's tokens. ``max_tokens`` 0 scores the prompt and generates nothing.
+    """
+
+    max_tokens: int = Field(default=256, ge=0)
+    min_tokens: int = Field(default=0, ge=0)
+    n: int = Field(default=1, ge=1, le=16)
+    temperature: float = Field(default=1.0, ge=0, le=10)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0, le=10)
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    logit_bias: dict[int, float] = Field(default_factory=dict, max_length=1024)
+    stop: tuple[str, ...] = Field(default=(), max_length=16)
+    stop_token_ids: tuple[int, ...] = Field(default=(), max_length=64)
+    ignore_eos: bool = False
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    prompt_logprobs: int | None = Field(default=None, ge=0, le=20)
+    deterministic: bool = False
+
+
+class Job(Message):
+    """One request for one model, complete: a worker needs nothing else to run or to resume it.
+
+    ``model`` is the catalogue id, ``model_digest`` names the exact weights and ``format`` how they
+    are stored; ``prefixes`` are ``(salt, length)`` pairs that partition ``input_ids`` from its start
+    for the prefix cache. ``deadline`` is a UNIX time or ``None``. ``epoch`` counts claims, from 1.
+    """
+
+    id: str
+    team: str
+    source: str
+    model: str
+    model_digest: str
+    format: str = "bf16"
+    adapter: str | None = None
+    input_ids: tuple[int, ...]
+    prefixes: tuple[tuple[str, int], ...] = ()
+    sampling: Sampling
+    seed: int = Field(ge=0, lt=2**63)
+    deadline: float | None = None
+    epoch: int = 0
+
+
+class TokenLogprob(Message):
+    """One token's log-probability and its most likely alternatives as ``(token_id, logprob)``."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Usage(Message):
+    """What a job is billed: the prompt once, however many epochs it took."""
+
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
+    cached_tokens: int = Field(default=0, ge=0)
+
+
+class Started(Message):
+    """A worker has claimed the job; the first entry of each epoch."""
+
+    type: Literal["started"] = "started"
+    worker: str
+
+
+class Delta(Message):
+    """Tokens of one choice made in one step, and the text that became certain with them.
+
+    ``first`` is the index in the choice of ``token_ids[0]``. ``text`` may be empty while bytes of a
+    character or a possible stop sequence are held back. ``finish`` ends the choice.
+    ``prompt_logprobs`` comes once, on the job's first delta (``token_ids`` may be empty there); its
+    entry ``i`` scores prompt token ``i + 1``, because nothing precedes the first one.
+    """
+
+    type: Literal["delta"] = "delta"
+    choice: int = 0
+    first: int
+    token_ids: tuple[int, ...]
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    finish: Literal["stop", "length"] | None = None
+
+
+class Finished(Message):
+    """All choices ended. ``reason`` is ``length`` if any choice was cut off, else ``stop``."""
+
+    type: Literal["finished"] = "finished"
+    reason: Literal["stop", "length"]
+    usage: Usage
+
+
+class Failed(Message):
+    """The job ended without its answer. ``code`` is for programs, ``message`` says what to do next."""
+
+    type: Literal["failed"] = "failed"
+    code: str
+    message: str
+    usage: Usage = Usage()
+
+
+class Cancelled(Message):
+    """Somebody stopped it. What was generated is kept and billed."""
+
+    type: Literal["cancelled"] = "cancelled"
+    usage: Usage = Usage()
+
+
+Event = Annotated[Started | Delta | Finished | Failed | Cancelled, Field(discriminator="type")]
+_events: TypeAdapter[Started | Delta | Finished | Failed | Cancelled] = TypeAdapter(Event)
+
+
+class Entry(Message):
+    """One line of a job's log. ``seq`` counts from 1 without gaps; ``epoch`` is its writer's."""
+
+    seq: int = Field(ge=1)
+    epoch: int = Field(ge=0)
+    event: Event
+
+    @property
+    def terminal(self) -> bool:
+        return self.event.type in TERMINAL_TYPES
+
+
+def write_event(event: Started | Delta | Finished | Failed | Cancelled) -> str:
+    """Compact JSON with its ``type``; other fields at their default are left out."""
+    body = event.model_dump(mode="json", exclude_defaults=True)
+    return _dump({"type": event.type, **body})
+
+
+def read_event(data: str | bytes) -> Started | Delta | Finished | Failed | Cancelled:
+    """Parse one event; fields that this version doesn't know are dropped."""
+    return _events.validate_json(data, extra="ignore")
+
+
+def _dump(value: object) -> str:
+    return _json.dump_json(value).decode()
+
+
+_json: TypeAdapter[object] = TypeAdapter(object)
