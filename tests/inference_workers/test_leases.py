@@ -118,7 +118,7 @@ def test_suspects_prove_themselves_one_at_a_time(room: Room) -> None:
     for _ in "abc":
         claimed(room, dead)
     room.patient.release(dead, crashed=True)
-    room.queue.enqueue(a_job("fresh", "blue"))
+    room.queue.enqueue(a_job("fresh"))
     assert claimed(room, heir).job.id == "a"
     assert room.queue.claim("m", heir) is None, "it admits nothing beside an unproven suspect"
     assert claimed(room, other).suspect
