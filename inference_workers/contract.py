@@ -164,10 +164,14 @@ _events: TypeAdapter[Started | Delta | Finished | Failed | Cancelled] = TypeAdap
 
 
 class Entry(Message):
-    """One line of a job's log. ``seq`` counts from 1 without gaps; ``epoch`` is its writer's."""
+    """One line of a job's log. ``seq`` counts from 1 without gaps; ``epoch`` is its writer's.
+
+    ``at`` is when it was logged, in UNIX seconds by Redis' clock: every figure of a job comes from it.
+    """
 
     seq: int = Field(ge=1)
     epoch: int = Field(ge=0)
+    at: float = 0.0
     event: Event
 
     @property

@@ -1,0 +1,19 @@
+"""Every route of the portal, room by room."""
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path
+from django.views.generic import RedirectView
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", RedirectView.as_view(pattern_name="playground:home"), name="home"),
+    path("", include("portal.accounts.urls")),
+    path("accounts/", include("allauth.urls")),
+    path("i18n/", include("django.conf.urls.i18n")),
+    path("playground/", include("portal.playground.urls")),
+    path("gallery/", include("portal.gallery.urls")),
+    path("models/", include("portal.catalogue.urls")),
+    path("teams/", include("portal.teams.urls")),
+    path("operations/", include("portal.dashboard.urls")),
+    path("v1/", include("portal.api.urls")),
+    path("admin/", admin.site.urls),
+]
