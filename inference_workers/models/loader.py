@@ -74,6 +74,23 @@ class WeightReader(Mapping[str, "torch.Tensor"]):
         self._stack.close()
 
 
+def library_config(folder: Path, model_id: str) -> Any:
+    """``config.json`` as transformers' own configuration object, checked for what it may not say."""
+    read_config(folder)
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # strict configuration classes raise many kinds
+        raise ModelError(
+            f"{model_id}'s config.json is not one that its architecture can have "
+            f"({type(error).__name__}). Prepare the model again, from a good copy.",
+            code="corrupt",
+        ) from error
+
+
 def load(folder: Path, *, dtype: torch.dtype, device: torch.device | str) -> tuple[Any, Manifest]:
     """Build the folder's model in ``dtype`` on ``device``.
 
@@ -83,7 +100,7 @@ def load(folder: Path, *, dtype: torch.dtype, device: torch.device | str) -> tup
     import torch
 
     manifest = read_manifest(folder)
-    config = read_config(folder)
+    config = library_config(folder, manifest.id)
     if torch.device(device).type == "cpu":
         needed = int(manifest.parameters * dtype.itemsize * MEMORY_MARGIN)
         require_memory(needed, manifest.id)
