@@ -19,9 +19,9 @@ from datetime import datetime
 from typing import Any
 
 from jinja2 import nodes
-from jinja2.filters import FILTERS as DEFAULT_FILTERS
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import FILTERS as DEFAULT_FILTERS
 from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment

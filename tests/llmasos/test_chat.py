@@ -84,7 +84,8 @@ DOUBLING = "{% for i in range(90) %}{% set ns.x = ns.x OP ns.x %}{% endfor %}{{ 
 TREE = "{% set x = [[]] %}" + "{% set x = [x, x] %}" * 60
 GREEDY = {
     "a range of a billion": "{% for i in range(10**9) %}x{% endfor %}",
-    "loops in loops": "{% for i in range(9**5) %}{% for j in range(9**5) %}{% endfor %}{% endfor %}",
+    "loops in loops": "{% for i in range(99999) %}"
+    "{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "a product": "{{ 'x' * 10**10 }}",
     "a product of lists": "{{ ([0] * 10**10) | length }}",
     "a power": "{{ 10**10**10 }}",
