@@ -62,9 +62,7 @@ def allocate(
         shape = (blocks + 1, block_size, heads, size)
         return torch.zeros(shape, dtype=dtype, device=device)
 
-    return [
-        KeyValues(zeros(s.heads, s.key_size), zeros(s.heads, s.value_size)) for s in shapes
-    ]
+    return [KeyValues(zeros(s.heads, s.key_size), zeros(s.heads, s.value_size)) for s in shapes]
 
 
 def attend(
@@ -74,9 +72,7 @@ def attend(
 
     Grouped heads (arXiv 2305.13245): query head ``h`` reads key head ``h // (heads / key heads)``.
     """
-    parts = [
-        _attend(queries[group.rows], store, group, window, scale) for group in batch.groups
-    ]
+    parts = [_attend(queries[group.rows], store, group, window, scale) for group in batch.groups]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -93,9 +89,7 @@ def _attend(
     grouped = queries.view(count, length, heads, each, -1).permute(0, 2, 1, 3, 4)
     grouped = grouped.reshape(count, heads, length * each, -1)
     keys = store.keys.index_select(0, view.blocks).view(count, -1, heads, store.keys.shape[3])
-    values = store.values.index_select(0, view.blocks).view(
-        count, -1, heads, store.values.shape[3]
-    )
+    values = store.values.index_select(0, view.blocks).view(count, -1, heads, store.values.shape[3])
     mask = view.mask
     if length > 1 and each > 1:
         mask = view.repeated(each)

@@ -170,17 +170,13 @@ def _see(
     for row, (segment, low, high) in enumerate(zip(group.members, first, last, strict=True)):
         table[row, : high - low] = segment.blocks[low:high]
     keys = first[:, None] * block_size + np.arange(width * block_size)[None, :]
-    queries = np.minimum(
-        begins[:, None] + np.arange(group.queries)[None, :], ends[:, None] - 1
-    )
+    queries = np.minimum(begins[:, None] + np.arange(group.queries)[None, :], ends[:, None] - 1)
     allowed = keys[:, None, :] <= queries[:, :, None]
     if window is not None:
         allowed &= keys[:, None, :] > queries[:, :, None] - window
     mask = torch.zeros(allowed.shape, dtype=dtype)
     mask.masked_fill_(torch.from_numpy(~allowed), float("-inf"))
-    group.views[window] = View(
-        _tensor(table.reshape(-1), device), mask[:, None].to(device)
-    )
+    group.views[window] = View(_tensor(table.reshape(-1), device), mask[:, None].to(device))
 
 
 def _slots(segment: Segment, block_size: int) -> NDArray[np.int64]:

@@ -43,5 +43,3 @@ class HeadsNorm:
     def forward(self, x: Tensor) -> Tensor:
         normal = F.rms_norm(x.float(), self._shape, None, self._eps)
         return normal.mul_(self._scale).to(x.dtype)
-
-

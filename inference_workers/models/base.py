@@ -84,14 +84,12 @@ class Weights:
         if tuple(tensor.shape) != shape:
             raise ModelError(
                 f"The tensor {full!r} has shape {tuple(tensor.shape)}, but the configuration says "
-                f"{shape}. The configuration belongs to another checkpoint: prepare the model again."
+                f"{shape}. They belong to different checkpoints: prepare the model again."
             )
         return tensor.to(device=self.device, dtype=self.dtype)
 
     def under(self, prefix: str) -> Weights:
-        return Weights(
-            self._tensors, self._prefix + prefix, dtype=self.dtype, device=self.device
-        )
+        return Weights(self._tensors, self._prefix + prefix, dtype=self.dtype, device=self.device)
 
     def head(self, embedding: Tensor, *, tied: bool) -> tuple[Tensor, bool]:
         """The vocabulary's projection, and whether it shares the embedding's matrix."""
@@ -101,9 +99,9 @@ class Weights:
             if not tied:
                 raise ModelError(f"The weights have no tensor {name!r}: prepare the model again.")
             return embedding, True
-        return Weights(
-            self._tensors, root[: -len(name)], dtype=self.dtype, device=self.device
-        ).get(name, *embedding.shape), False
+        return Weights(self._tensors, root[: -len(name)], dtype=self.dtype, device=self.device).get(
+            name, *embedding.shape
+        ), False
 
 
 def text_prefix(tensors: Mapping[str, Tensor]) -> str:

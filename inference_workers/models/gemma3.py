@@ -1,4 +1,4 @@
-"""Gemma 3, text (arXiv 2503.19786): five local layers to a global one, normalised queries and keys."""
+"""Gemma 3, text (arXiv 2503.19786): local and global layers, normalised queries and keys."""
 
 from __future__ import annotations
 
@@ -56,8 +56,7 @@ class Gemma3:
         self._norm = RMSNorm(weights.get("norm.weight", size), eps, offset=1)
         kinds = config.layer_types[: config.num_hidden_layers]
         self._layers = [
-            Gemma3Layer(config, kind, weights.under(f"layers.{i}."))
-            for i, kind in enumerate(kinds)
+            Gemma3Layer(config, kind, weights.under(f"layers.{i}.")) for i, kind in enumerate(kinds)
         ]
         self._rotary = {
             kind: Rotary(frequencies(rope, config.head_dim), dtype, device)
@@ -80,8 +79,7 @@ class Gemma3:
     def forward(self, batch: Batch, stores: Sequence[KeyValues]) -> Tensor:
         x = self._embedding[batch.tokens] * self._factor
         tables = {
-            kind: rotary.at(batch.positions, batch.longest)
-            for kind, rotary in self._rotary.items()
+            kind: rotary.at(batch.positions, batch.longest) for kind, rotary in self._rotary.items()
         }
         for layer, store in zip(self._layers, stores, strict=True):
             x = layer.forward(x, tables[layer.kind], batch, store)
@@ -114,10 +112,11 @@ class Gemma3Layer:
         gates = (("gate_proj", inner), ("up_proj", inner))
         self._gate_up = linear("mlp.", *gates, inputs=size, bias=False)
         self._down = linear("mlp.", ("down_proj", size), inputs=inner, bias=False)
-        scales = [weights.get(f"self_attn.{n}_norm.weight", self._head_size) for n in ("q", "k")]
-        self._qk_norm = HeadsNorm(
-            *scales, heads=(self._heads, self._key_heads), eps=eps, offset=1
+        query_scale, key_scale = (
+            weights.get(f"self_attn.{name}_norm.weight", self._head_size) for name in ("q", "k")
         )
+        heads = (self._heads, self._key_heads)
+        self._qk_norm = HeadsNorm(query_scale, key_scale, heads, eps, offset=1)
         self._before_attention = norm("input_layernorm")
         self._after_attention = norm("post_attention_layernorm")
         self._before_mlp = norm("pre_feedforward_layernorm")

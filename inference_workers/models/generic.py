@@ -43,10 +43,12 @@ class Generic:
         self._keeps_last = "logits_to_keep" in accepted
         layers = self._probe(config, device)
         text = config.get_text_config()
-        length = getattr(text, "max_position_embeddings", None) or getattr(text, "seq_length", 2048)
+        length: int = getattr(text, "max_position_embeddings", 0) or getattr(
+            text, "seq_length", 2048
+        )
         self.shape = ModelShape(
             vocabulary=int(self._module.get_output_embeddings().weight.shape[0]),
-            context_length=int(length),
+            context_length=length,
             layers=layers,
             windows=(),
             dtype=dtype,
@@ -61,7 +63,8 @@ class Generic:
             ids = torch.zeros((1, 1), dtype=torch.int64, device=device)
             with torch.inference_mode():
                 self._module(input_ids=ids, past_key_values=cache, use_cache=True)
-            kept = [(layer.keys, layer.values) for layer in cache.layers]
+            layers: list[Any] = cache.layers
+            kept: list[tuple[Tensor, Tensor]] = [(x.keys, x.values) for x in layers]
             shapes = tuple(LayerShape(k.shape[1], k.shape[3], v.shape[3]) for k, v in kept)
             if not shapes or any(k.shape[2] != 1 or k.shape[1] != v.shape[1] for k, v in kept):
                 raise ValueError("its cache is not one of keys and values")
@@ -157,7 +160,7 @@ def _module(
     config: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device
 ) -> Any:
     """transformers' module with the weights, checked to be complete."""
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if kind is None:
         raise ModelError(
             f"Models of type {config.model_type!r} can't generate text here: transformers knows no "

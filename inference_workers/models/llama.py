@@ -107,9 +107,7 @@ class LlamaLayer:
         rotated = self._heads + self._key_heads
         qk = rotate(heads[:, :rotated], table)
         store.write(batch.slots, qk[:, self._heads :], heads[:, rotated:])
-        attended = attend(
-            qk[:, : self._heads], store, batch, window=None, scale=self._scale
-        )
+        attended = attend(qk[:, : self._heads], store, batch, window=None, scale=self._scale)
         x = x + self._out.forward(attended)
         gate, up = self._gate_up.forward(self._before_mlp.forward(x)).chunk(2, -1)
         return x + self._down.forward(F.silu(gate) * up)
