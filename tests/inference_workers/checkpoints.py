@@ -89,7 +89,8 @@ def reference(name: str) -> Any:
     with torch.no_grad():
         for key, weight in module.named_parameters():
             if weight.dim() > 1:
-                weight.normal_(0, 0.3 if "embed" in key or "wte" in key else 0.2)
+                # Small embeddings, or a tied head would only repeat the last token.
+                weight.normal_(0, 0.06 if "embed" in key or "wte" in key else 0.4)
             else:
                 weight.add_(torch.randn_like(weight) * 0.2)
     module.tie_weights()
