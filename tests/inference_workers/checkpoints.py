@@ -1,146 +1,197 @@
-"""Small checkpoints written by the tests: real files, random numbers."""
+"""Small random models made on the spot, a byte tokenizer, and transformers' own answers."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import functools
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, quantize
-from safetensors.numpy import save_file
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models
 
-from inference_workers.models.echo_folder import byte_tokenizer
+from inference_workers.contract import Delta, Job, Sampling
+from inference_workers.engine.detokenizer import _byte_of
+from inference_workers.engine.engine import TorchEngine
+from inference_workers.models import registry
+from inference_workers.models.base import CausalModel
 
-HIDDEN, HEADS, HEAD_DIM, INNER, LAYERS = 64, 2, 32, 256, 2
-LETTERS = "etaoinshrdlu"
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+VOCABULARY = 300
+_ROPE3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+_SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "bos_token_id": 256,
+    "eos_token_id": 257,
+    "pad_token_id": 0,
+}
+_GATED = {**_SMALL, "intermediate_size": 64, "num_key_value_heads": 2}
 
 
-def llama_config(**changes: Any) -> dict[str, Any]:
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": HIDDEN,
-        "intermediate_size": INNER,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": 1,
-        "head_dim": HEAD_DIM,
-        "vocab_size": 258,
-        "max_position_embeddings": 512,
-        "rms_norm_eps": 1e-6,
-        "bos_token_id": 256,
-        "eos_token_id": 257,
-        "tie_word_embeddings": True,
+def _configs() -> dict[str, Any]:
+    t = transformers
+    return {
+        "llama": t.LlamaConfig(**_GATED, tie_word_embeddings=True),
+        "llama-biased-llama3": t.LlamaConfig(
+            **_GATED, attention_bias=True, mlp_bias=True, rope_parameters=_ROPE3
+        ),
+        "llama-linear": t.LlamaConfig(
+            **_GATED,
+            head_dim=16,
+            rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0},
+        ),
+        "gemma3": t.Gemma3TextConfig(
+            **_GATED,
+            head_dim=16,
+            sliding_window=12,
+            query_pre_attn_scalar=24,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        ),
+        "opt": t.OPTConfig(**_SMALL, ffn_dim=64, word_embed_proj_dim=32),
+        "bloom": t.BloomConfig(
+            **{k: v for k, v in _SMALL.items() if not k.startswith(("num_", "max_"))},
+            n_layer=2,
+            n_head=4,
+        ),
+        "gpt2": t.GPT2Config(
+            vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=256
+        ),
+        "gpt-neox": t.GPTNeoXConfig(**_SMALL, intermediate_size=64),
+        "qwen2": t.Qwen2Config(**_GATED),
+        "mistral-windowed": t.MistralConfig(**_GATED, sliding_window=12),
+        "phi": t.PhiConfig(**_SMALL, intermediate_size=64),
     }
-    return config | changes
 
 
-def llama_tensors(seed: int = 0) -> dict[str, np.ndarray]:
-    draw = np.random.default_rng(seed)
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (258, HIDDEN)}
-    for layer in range(LAYERS):
-        at = f"model.layers.{layer}."
-        shapes |= {
-            at + "self_attn.q_proj.weight": (HEADS * HEAD_DIM, HIDDEN),
-            at + "self_attn.k_proj.weight": (HEAD_DIM, HIDDEN),
-            at + "self_attn.v_proj.weight": (HEAD_DIM, HIDDEN),
-            at + "self_attn.o_proj.weight": (HIDDEN, HEADS * HEAD_DIM),
-            at + "mlp.gate_proj.weight": (INNER, HIDDEN),
-            at + "mlp.up_proj.weight": (INNER, HIDDEN),
-            at + "mlp.down_proj.weight": (HIDDEN, INNER),
-            at + "input_layernorm.weight": (HIDDEN,),
-            at + "post_attention_layernorm.weight": (HIDDEN,),
-        }
-    shapes["model.norm.weight"] = (HIDDEN,)
-    return {n: draw.normal(0, 0.05, s).astype(np.float32) for n, s in shapes.items()}
+NAMES = tuple(_configs())
+LEAN = ("llama", "llama-biased-llama3", "llama-linear", "gemma3")
 
 
-def write_llama(folder: Path, *, shards: int = 1, **config: Any) -> Path:
-    """A LLaMA of about 200,000 parameters with a byte tokenizer, in ``shards`` weight files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(llama_config(**config)))
-    byte_tokenizer().save(str(folder / "tokenizer.json"))
-    tensors = llama_tensors()
-    if shards == 1:
-        save_file(tensors, folder / "model.safetensors")
-        return folder
-    placed: dict[str, str] = {}
-    for shard in range(shards):
-        name = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
-        part = {n: t for i, (n, t) in enumerate(tensors.items()) if i % shards == shard}
-        save_file(part, folder / name)
-        placed |= dict.fromkeys(part, name)
-    index = {"metadata": {}, "weight_map": placed}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    return folder
+@functools.cache
+def reference(name: str) -> Any:
+    """transformers' module, its weights spread enough that greedy answers vary."""
+    torch.manual_seed(NAMES.index(name))
+    config = _configs()[name]
+    module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for key, weight in module.named_parameters():
+            if weight.dim() > 1:
+                # Small embeddings, or a tied head would only repeat the last token.
+                weight.normal_(0, 0.06 if "embed" in key or "wte" in key else 0.4)
+            else:
+                weight.add_(torch.randn_like(weight) * 0.2)
+    module.tie_weights()
+    return module
 
 
-def write_gemma_gguf(path: Path, *, skip: str = "", kind: str = "Q8_0") -> Path:
-    """A two-layer Gemma 3 as GGUF, its matrices quantised as ``kind``, with a small vocabulary."""
-    writer = GGUFWriter(path, "gemma3")
-    tokens = gemma_tokens()
-    _gemma_metadata(writer, tokens)
-    draw = np.random.default_rng(7)
-    shapes: dict[str, tuple[int, ...]] = {"token_embd": (len(tokens), HIDDEN)}
-    for layer in range(LAYERS):
-        at = f"blk.{layer}."
-        shapes |= {
-            at + "attn_q": (HEADS * HEAD_DIM, HIDDEN),
-            at + "attn_k": (HEAD_DIM, HIDDEN),
-            at + "attn_v": (HEAD_DIM, HIDDEN),
-            at + "attn_output": (HIDDEN, HEADS * HEAD_DIM),
-            at + "ffn_gate": (INNER, HIDDEN),
-            at + "ffn_up": (INNER, HIDDEN),
-            at + "ffn_down": (HIDDEN, INNER),
-        }
-        norms = ("attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm")
-        shapes |= {at + name: (HIDDEN,) for name in norms}
-        shapes |= {at + name: (HEAD_DIM,) for name in ("attn_q_norm", "attn_k_norm")}
-    shapes["output_norm"] = (HIDDEN,)
-    for name, shape in shapes.items():
-        values = draw.normal(0, 0.05, shape).astype(np.float32)
-        if skip and skip in name:
-            continue
-        quantised = GGMLQuantizationType[kind]
-        if len(shape) == 1 or kind == "F32":
-            writer.add_tensor(f"{name}.weight", values)
-        else:
-            writer.add_tensor(f"{name}.weight", quantize(values, quantised), raw_dtype=quantised)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+@functools.cache
+def model(name: str) -> CausalModel:
+    module = reference(name)
+    return registry.build(module.config, module.state_dict(), dtype=torch.float32)
 
 
-def gemma_tokens() -> list[str]:
-    """Specials, bytes, spaces, letters and some words, in the order that implies the merges."""
-    words = ["th", "he", "the", "in", "an", "and", "\u2581the", "\u2581a", "ing", "ed", "\u2581and"]
-    single = [*LETTERS, "b", "g", "\u2581", "你", "好", "你好"]
-    fixed = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\n", "\n\n", "  ", "   "]
-    return [*fixed, *(f"<0x{b:02X}>" for b in range(256)), *words, *single]
+@functools.cache
+def tokenizer() -> Tokenizer:
+    """One token a byte, then unused names up to the vocabulary's size."""
+    byte_of = _byte_of()
+    vocabulary = {name: byte_of[name] for name in byte_of}
+    vocabulary.update({f"<{i}>": i for i in range(256, VOCABULARY)})
+    result = Tokenizer(models.BPE(vocabulary, []))
+    result.decoder = decoders.ByteLevel()
+    result.add_special_tokens([f"<{i}>" for i in range(256, VOCABULARY)])
+    return result
 
 
-def _gemma_metadata(writer: GGUFWriter, tokens: list[str]) -> None:
-    writer.add_context_length(1024)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(INNER)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(1)
-    writer.add_key_length(HEAD_DIM)
-    writer.add_value_length(HEAD_DIM)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_rope_freq_base(1e6)
-    writer.add_sliding_window(16)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(tokens)
-    writer.add_token_scores([-float(i) for i in range(len(tokens))])
-    types = {"<pad>": 3, "<eos>": 3, "<bos>": 3, "<unk>": 2, "<mask>": 4, "\n": 4, "\n\n": 4}
-    writer.add_token_types([types.get(t, 6 if t.startswith("<0x") else 1) for t in tokens])
-    writer.add_bos_token_id(2)
-    writer.add_eos_token_id(1)
-    writer.add_unk_token_id(3)
-    writer.add_pad_token_id(0)
-    writer.add_add_bos_token(True)
+def engine(name: str, **settings: Any) -> TorchEngine:
+    """An engine with small blocks and little room, so that both are exercised."""
+    block_size = settings.pop("block_size", 4)
+    blocks = settings.pop("blocks", 200)
+    served = model(name)
+    return TorchEngine(
+        served,
+        tokenizer(),
+        block_size=block_size,
+        kv_memory=blocks * block_size * served.shape.token_bytes(),
+        **{"token_budget": 64, **settings},
+    )
+
+
+def job(name: str, prompt: Sequence[int], *, seed: int = 0, **sampling: Any) -> Job:
+    sampling = {"temperature": 0.0, "ignore_eos": True, "max_tokens": 12, **sampling}
+    return Job(
+        id=name,
+        team="team",
+        source="test",
+        model="small",
+        model_digest="",
+        input_ids=tuple(prompt),
+        sampling=Sampling(**sampling),
+        seed=seed,
+    )
+
+
+@functools.cache
+def prompts(count: int, *, seed: int = 7, longest: int = 40) -> tuple[tuple[int, ...], ...]:
+    """Random prompts of mixed lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, longest, (count,), generator=generator).tolist()
+    return tuple(
+        tuple(torch.randint(0, VOCABULARY, (length,), generator=generator).tolist())
+        for length in lengths
+    )
+
+
+@functools.cache
+def expected(name: str, prompt: tuple[int, ...], tokens: int = 12) -> tuple[int, ...]:
+    """Greedy tokens by ``transformers.generate``, alone, the end token ignored."""
+    out = reference(name).generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones((1, len(prompt)), dtype=torch.int64),
+        do_sample=False,
+        max_new_tokens=tokens,
+        eos_token_id=-1,
+        pad_token_id=0,
+    )
+    return tuple(out[0, len(prompt) :].tolist())
+
+
+def run(
+    served: TorchEngine, jobs: Sequence[Job], *, each_step: Any = None, limit: int = 2000
+) -> dict[str, list[Any]]:
+    """Add all jobs and step to the end, checking every block after every step."""
+    found: dict[str, list[Any]] = {}
+    for item in jobs:
+        served.add(item)
+    for _ in range(limit):
+        if not served.busy:
+            return found
+        for job_id, event in served.step():
+            found.setdefault(job_id, []).append(event)
+        served.check()
+        if each_step is not None:
+            each_step()
+    raise AssertionError("the engine does not come to an end")
+
+
+def tokens(events: Sequence[Any], choice: int = 0) -> tuple[int, ...]:
+    deltas = [e for e in events if isinstance(e, Delta) and e.choice == choice]
+    firsts = [d.first for d in deltas if d.token_ids]
+    assert firsts == list(range(len(firsts)))
+    return tuple(t for d in deltas for t in d.token_ids)
+
+
+def text(events: Sequence[Any], choice: int = 0) -> str:
+    return "".join(e.text for e in events if isinstance(e, Delta) and e.choice == choice)

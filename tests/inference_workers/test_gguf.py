@@ -21,7 +21,7 @@ from inference_workers.models.gguf_file import GgufFile
 from inference_workers.models.gguf_tokenizer import build_tokenizer
 from inference_workers.models.report import silent
 from inference_workers.models.safetensors_file import to_bf16
-from tests.inference_workers.checkpoints import write_gemma_gguf
+from tests.inference_workers.model_files import write_gemma_gguf
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from inference_workers.models import loader, resources
 from inference_workers.models.loader import WeightReader
 from inference_workers.models.resources import available_memory, require_memory
 from inference_workers.models.safetensors_file import read_header
-from tests.inference_workers.checkpoints import llama_tensors, write_llama
+from tests.inference_workers.model_files import llama_tensors, write_llama
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -20,7 +20,7 @@ from inference_workers.models import hub, prepare, resources
 from inference_workers.models.check import check
 from inference_workers.models.manifest import Manifest, read_manifest
 from inference_workers.models.report import silent
-from tests.inference_workers.checkpoints import write_gemma_gguf, write_llama
+from tests.inference_workers.model_files import write_gemma_gguf, write_llama
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ from inference_workers.models.prepare import prepare
 from inference_workers.models.report import silent
 from llmasos.errors import TokenizerError
 from llmasos.text.tokenizer import Tokenizer
-from tests.inference_workers.checkpoints import gemma_tokens, write_gemma_gguf
+from tests.inference_workers.model_files import gemma_tokens, write_gemma_gguf
 
 
 @pytest.fixture(scope="module")
