@@ -1,0 +1,6 @@
+"""Routes of ``portal.api``."""
+
+from django.urls import URLPattern, URLResolver
+
+app_name = "api"
+urlpatterns: list[URLPattern | URLResolver] = []
