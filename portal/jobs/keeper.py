@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import cast
 
 import redis
 import structlog
@@ -191,21 +192,33 @@ class Keeper:
         rows = Job.objects.filter(
             state=Job.State.OPEN, queued_at__lt=timezone.now() - GRACE
         ).order_by("queued_at")
-        for pk, deadline in list(rows.values_list("pk", "deadline")):
-            self._each(pk.hex, partial(self._tend, pk, deadline))
+        now = time.time()
+        open_rows = list(rows.values_list("pk", "deadline"))
+        for start in range(0, len(open_rows), BATCH):
+            batch = open_rows[start : start + BATCH]
+            for (pk, deadline), found in zip(batch, self._states(batch), strict=True):
+                late = deadline is not None and now > deadline
+                if found in (None, "ended") or late:
+                    self._each(pk.hex, partial(self._tend, pk, deadline))
+
+    def _states(self, rows: list[tuple[uuid.UUID, float | None]]) -> list[str | None]:
+        """What Redis calls each job, in one round trip; ``None``: it doesn't know it."""
+        pipe = self._client.pipeline(transaction=False)
+        for pk, _ in rows:
+            pipe.hget(self._queue.keys.job(pk.hex), "state")
+        return cast("list[str | None]", pipe.execute())
 
     def _tend(self, pk: uuid.UUID, deadline: float | None) -> bool:
-        """One open row."""
+        """One open row that Redis lost, that has ended, or that is late."""
         state = self._queue.state(pk.hex)
         late = deadline is not None and time.time() > deadline
         if state is None:
             return self._expire(pk, None) if late else self._requeue(pk)
         if state.state == "ended":
             return record(pk.hex, log=self._log, queue=self._queue)
-        if late and deadline is not None:
-            if time.time() > deadline + DEADLINE_GRACE_S:
-                return self._expire(pk, state)
-            self._queue.cancel(pk.hex)
+        if deadline is not None and time.time() > deadline + DEADLINE_GRACE_S:
+            return self._expire(pk, state)
+        self._queue.cancel(pk.hex)
         return False
 
     def _requeue(self, pk: uuid.UUID) -> bool:

@@ -127,9 +127,7 @@ def prepare_job(
     read = checks.read_sampling(sampling, vocab_size=served.vocab_size)
     check_queue(served.pk)
     prompt = read_input(input, model=served)
-    fitted = checks.fit(
-        read, prompt_tokens=len(prompt.ids), context_length=served.context_length
-    )
+    fitted = checks.fit(read, prompt_tokens=len(prompt.ids), context_length=served.context_length)
     if prompt.stop:
         fitted = fitted.model_copy(update={"stop": (*fitted.stop, *prompt.stop)})
     job = Job(
