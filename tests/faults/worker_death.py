@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from functools import partial
 
 from inference_workers.contract import Delta, Failed, Job
 from tests.faults.house import House, a_house, until
@@ -141,13 +142,7 @@ def frozen_worker(*, doses: int, seed: int, lease: float = 2.0) -> Row:
             house.signal(victim, signal.SIGSTOP)
             taken = [i for i in house.reader.open() if _holder(house, i) == victim]
             # Heirs write on before the zombie wakes up in the middle of its step.
-            until(
-                lambda ids=taken, name=victim: all(
-                    _holder(house, i) not in (name, "") for i in ids
-                ),
-                30,
-                "its jobs have new holders",
-            )
+            until(partial(_moved, house, taken, victim), 30, "its jobs have new holders")
             time.sleep(lease / 2)
             house.signal(victim, signal.SIGCONT)
             until(lambda: not house.reader.open(), 60, "every stream ends")
@@ -157,6 +152,10 @@ def frozen_worker(*, doses: int, seed: int, lease: float = 2.0) -> Row:
     row.check(takeovers > 0, "nothing was taken over")
     row.figures = f"{takeovers} of {len(jobs)} jobs taken over, 0 stale entries"
     return row
+
+
+def _moved(house: House, job_ids: list[str], old: str) -> bool:
+    return all(_holder(house, job_id) not in (old, "") for job_id in job_ids)
 
 
 def _holder(house: House, job_id: str) -> str:
