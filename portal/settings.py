@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from django.utils.translation import gettext_lazy as _
 from pydantic import ValidationError
 
-from portal.config import Settings
+from portal import logs, security
+from portal.config import Settings, mask
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -18,14 +20,21 @@ try:
 except ValidationError as error:
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"]).upper()
-        sys.stderr.write(f"Bad setting {name}={problem['input']!r}: {problem['msg']}\n")
+        value = mask(str(problem["input"]))
+        sys.stderr.write(f"Bad setting {name}={value!r}: {problem['msg']}\n")
     sys.exit(2)
 
-SECRET_KEY = LLMASOS.secrets["secret_key"]
-API_KEY_PEPPER = LLMASOS.secrets["pepper"]
+try:
+    SECRETS = LLMASOS.secrets
+except (OSError, ValueError, KeyError) as error:
+    sys.stderr.write(f"Bad setting DATA={str(LLMASOS.data)!r}: {error}\n")
+    sys.exit(2)
+
+SECRET_KEY = SECRETS["secret_key"]
+API_KEY_PEPPER = SECRETS["pepper"]
+INSTANCE = sha256(SECRET_KEY.encode()).hexdigest()[:8]
 DEBUG = LLMASOS.debug
-ALLOWED_HOSTS = list(LLMASOS.allowed_hosts)
-SITE_ID = 1
+ALLOWED_HOSTS = LLMASOS.hosts
 
 INSTALLED_APPS = [
     "daphne",
@@ -60,6 +69,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "portal.logs.RequestMiddleware",
+    "portal.metrics.MetricsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -69,10 +80,9 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "portal.security.ContentSecurityPolicyMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "django_structlog.middlewares.RequestMiddleware",
 ]
 
 ROOT_URLCONF = "portal.urls"
@@ -125,12 +135,41 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = [
-    "rules.permissions.ObjectPermissionBackend",
+    "portal.accounts.backends.RulesBackend",
     "django.contrib.auth.backends.ModelBackend",
     "allauth.account.auth_backends.AuthenticationBackend",
 ]
+_VALIDATORS = "django.contrib.auth.password_validation"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"{_VALIDATORS}.UserAttributeSimilarityValidator"},
+    {"NAME": f"{_VALIDATORS}.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": f"{_VALIDATORS}.CommonPasswordValidator"},
+    {"NAME": f"{_VALIDATORS}.NumericPasswordValidator"},
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "home"
+ACCOUNT_LOGOUT_REDIRECT_URL = "home"
+ACCOUNT_ADAPTER = "portal.teams.adapter.AccountAdapter"
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "mandatory" if LLMASOS.email_url else "none"
+ACCOUNT_EMAIL_SUBJECT_PREFIX = "LLMasOS: "
+ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if LLMASOS.https else "http"
+ACCOUNT_RATE_LIMITS = {"signup": "20/m/ip", "login": "30/m/ip", "login_failed": "10/m/ip,5/5m/key"}
+ALLAUTH_TRUSTED_PROXY_COUNT = LLMASOS.trusted_proxies
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = LLMASOS.email_from
+globals().update(LLMASOS.mail)  # EMAIL_BACKEND, EMAIL_HOST, …
 
 REDIS_URL = LLMASOS.redis
+if LLMASOS.redis_url:  # several portal processes share one; the embedded portal is alone
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": REDIS_URL,
+            "KEY_PREFIX": "llmasos:cache",
+        }
+    }
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
@@ -141,6 +180,9 @@ CHANNEL_LAYERS = {
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("zh-hans", _("Simplified Chinese"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
+LANGUAGE_COOKIE_NAME = "llmasos_language"
+LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
+LANGUAGE_COOKIE_SAMESITE = "Lax"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
@@ -149,3 +191,26 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [path for path in (BASE_DIR / "static" / "dist",) if path.exists()]
 SERVESTATIC_USE_FINDERS = True
 DJANGO_VITE = {"default": {"manifest_path": BASE_DIR / "static" / "dist" / "manifest.json"}}
+
+# Cookies carry the instance's name: browsers share them between ports, and two instances may run
+# beside each other on one machine.
+SESSION_COOKIE_NAME = f"llmasos_{INSTANCE}_session"
+CSRF_COOKIE_NAME = f"llmasos_{INSTANCE}_csrf"
+FORCE_SCRIPT_NAME = LLMASOS.prefix or None
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = LANGUAGE_COOKIE_PATH = f"{LLMASOS.prefix}/"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = LLMASOS.https
+CSRF_TRUSTED_ORIGINS = ["{0.scheme}://{0.netloc}".format(urlsplit(LLMASOS.url))]
+CONTENT_SECURITY_POLICY = security.policy(LLMASOS.url)
+X_FRAME_OPTIONS = "DENY"
+SECURE_HSTS_SECONDS = LLMASOS.hsts_seconds if LLMASOS.https else 0
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # subdomains are not ours to promise
+if LLMASOS.trusted_proxies:
+    USE_X_FORWARDED_HOST = True
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = LLMASOS.https
+    SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
+else:  # whether a request came over TLS can't be known here: redirecting could go in circles
+    SILENCED_SYSTEM_CHECKS.append("security.W008")
+
+LOGGING_CONFIG = "logging.config.dictConfig"
+LOGGING = logs.describe(level=LLMASOS.log_level, as_json=LLMASOS.log_json)

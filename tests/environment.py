@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(tempfile.mkdtemp(prefix="llm-", dir="/tmp"))
 """Short, because a unix socket's path may not exceed about a hundred bytes."""
+atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
 
 REDIS_SOCKET = ROOT / "redis.sock"
 REDIS_URL = f"unix://{REDIS_SOCKET}"
@@ -32,7 +33,6 @@ def prepare() -> None:
     os.environ.update(
         DATA=str(ROOT / "data"), REDIS_URL=REDIS_URL, DJANGO_SETTINGS_MODULE="portal.settings"
     )
-    atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
 
 
 def die_with_parent() -> None:
