@@ -29,7 +29,8 @@ def load_engine(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Eng
         return _echo(manifest, settings)
     if manifest.format not in DTYPES:
         raise ModelError(
-            f"{manifest.id} has no weights that can run (format {manifest.format}). Prepare it again."
+            f"{manifest.id} has no weights that can run (format {manifest.format}). Prepare it "
+            "again."
         )
     return _torch(manifest, settings, tell)
 

@@ -1,7 +1,7 @@
 """Job logs: one Redis Stream per job, its entries numbered from 1 without gaps.
 
-A stream's id is ``<seq>-0``; field ``p`` is the writer's epoch, ``t`` the time on Redis' clock (ms),
-``e`` the event's JSON.
+A stream's id is ``<seq>-0``; field ``p`` is the writer's epoch, ``t`` the time on Redis' clock
+(ms), ``e`` the event's JSON.
 """
 
 from __future__ import annotations
