@@ -9,7 +9,7 @@ from typing import IO, Any, cast
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from portal.catalogue import preparation
 from portal.catalogue.models import CatalogueModel
@@ -22,11 +22,13 @@ from portal.catalogue.services import (
     sync_builtin,
 )
 
+COLUMNS = ("State", "Placement", "Kind", "Parameters", "Context", "Licence")
 PLACEMENTS = CatalogueModel.Placement.values
 
 
 class Command(BaseCommand):
     help = "List, add, prepare, check, place and remove models."
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
@@ -54,14 +56,12 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
     def _list(self, options: dict[str, Any]) -> None:
-        table = Table("Model", "Kind", "Parameters", "Context", "Licence", "State", "Placement")
+        table = Table(Column("Model", no_wrap=True), *COLUMNS)
         for model in every_model():
             state = model.state + (f": {model.error}" if model.error else "")
             parameters, context = f"{model.parameters / 1e6:.0f} M", str(model.context_length)
-            licence = f"{model.licence} {model.licence_url}".strip()
-            table.add_row(
-                model.id, model.kind, parameters, context, licence, state, model.placement
-            )
+            about = (model.kind, parameters, context, model.licence)
+            table.add_row(model.id, state, model.placement, *about)
         Console(file=_stream(self.stdout)).print(table)
 
     def _add(self, options: dict[str, Any]) -> None:
