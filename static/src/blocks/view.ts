@@ -4,6 +4,8 @@
  * the items and rows whose source changed.
  */
 
+import type { Token } from "markdown-it";
+
 import { enhance, type EnhanceLabels } from "./enhance";
 import { GrowingText, type Piece, type Update } from "./growing";
 import { groups, renderTokens, renderWhole } from "./markdown";
@@ -104,13 +106,18 @@ function makeView(type: string, labels: EnhanceLabels): BlockView {
   }
 }
 
+/** Only code looks different while it grows: it is coloured at its end. */
+function hasFence(tokens: Token[]): boolean {
+  return tokens.some(({ type }) => type === "fence");
+}
+
 /** Paragraphs, headings, quotes: short, replaced as a whole when their source changed. */
 class WholeView extends BlockView {
   root: HTMLElement = document.createElement("p");
   private shown = "";
 
   show({ group, lines }: Piece, live: boolean): void {
-    const key = `${String(live)}\n${lines.slice(group.from, group.to).join("\n")}`;
+    const key = `${String(live && hasFence(group.tokens))}\n${lines.slice(group.from, group.to).join("\n")}`;
     if (key === this.shown) return;
     this.shown = key;
     const next = this.element(renderTokens(group.tokens, { live }));
@@ -191,7 +198,7 @@ class ListView extends ChildrenView {
     }
     const items = groups(group.tokens.slice(1, -1), open.level + 1);
     const keys = items.map((item, index) => {
-      const growing = live && index === items.length - 1;
+      const growing = live && index === items.length - 1 && hasFence(item.tokens);
       const tight = item.tokens.map((token) => (token.hidden ? "h" : ".")).join("");
       return `${String(growing)}${tight}\n${lines.slice(item.from, item.to).join("\n")}`;
     });
