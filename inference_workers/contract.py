@@ -1,8 +1,8 @@
 """What the portal and the workers say to each other: jobs, log entries, names of queues and tasks.
 
-Standard library and pydantic only. Every message is frozen. Writers are strict (an unknown field is
-our bug); readers use ``read`` and ignore what they don't know, so that old and new processes can run
-side by side during an upgrade. Times are UNIX seconds, token counts are integers, logprobs are
+Standard library and pydantic only. Every message is frozen. Writers are strict (an unknown field
+is our bug); readers use ``read`` and ignore what they don't know, so that old and new processes can
+run side by side during an upgrade. Times are UNIX seconds, token counts are integers, logprobs are
 natural logarithms.
 """
 
@@ -44,11 +44,12 @@ class Message(BaseModel):
 class Sampling(Message):
     """How tokens are chosen and when to stop. Validated again by whoever accepts it from outside.
 
-    ``temperature`` 0 is greedy. ``top_k`` 0 and ``min_p`` 0 are off. ``repetition_penalty`` 1 is off
-    and follows CTRL (arXiv 1909.05858): it sees prompt and output; presence and frequency penalties
-    follow OpenAI's definition and see the output alone. ``logprobs`` is the number of alternatives
-    for each generated token (``None``: no logprobs, 0: the token's own only); ``prompt_logprobs`` the
-    same for the prompt's tokens. ``max_tokens`` 0 scores the prompt and generates nothing.
+    ``temperature`` 0 is greedy. ``top_k`` 0 and ``min_p`` 0 are off. ``repetition_penalty`` 1 is
+    off and follows CTRL (arXiv 1909.05858): it sees prompt and output; presence and frequency
+    penalties follow OpenAI's definition and see the output alone. ``logprobs`` is the number of
+    alternatives for each generated token (``None``: no logprobs, 0: the token's own only);
+    ``prompt_logprobs`` the same for the prompt's tokens. ``max_tokens`` 0 scores the prompt and
+    generates nothing.
     """
 
     max_tokens: int = Field(default=256, ge=0)
@@ -74,8 +75,9 @@ class Job(Message):
     """One request for one model, complete: a worker needs nothing else to run or to resume it.
 
     ``model`` is the catalogue id, ``model_digest`` names the exact weights and ``format`` how they
-    are stored; ``prefixes`` are ``(salt, length)`` pairs that partition ``input_ids`` from its start
-    for the prefix cache. ``deadline`` is a UNIX time or ``None``. ``epoch`` counts claims, from 1.
+    are stored; ``prefixes`` are ``(salt, length)`` pairs that partition ``input_ids`` from its
+    start for the prefix cache. ``deadline`` is a UNIX time or ``None``. ``epoch`` counts claims,
+    from 1.
     """
 
     id: str
@@ -144,7 +146,7 @@ class Finished(Message):
 
 
 class Failed(Message):
-    """The job ended without its answer. ``code`` is for programs, ``message`` says what to do next."""
+    """It ended without its answer. ``code`` is for programs, ``message`` says what to do next."""
 
     type: Literal["failed"] = "failed"
     code: str
@@ -164,10 +166,14 @@ _events: TypeAdapter[Started | Delta | Finished | Failed | Cancelled] = TypeAdap
 
 
 class Entry(Message):
-    """One line of a job's log. ``seq`` counts from 1 without gaps; ``epoch`` is its writer's."""
+    """One line of a job's log. ``seq`` counts from 1 without gaps; ``epoch`` is its writer's.
+
+    ``at`` is when it was logged, in UNIX seconds by Redis' clock: a job's figures come from it.
+    """
 
     seq: int = Field(ge=1)
     epoch: int = Field(ge=0)
+    at: float = 0.0
     event: Event
 
     @property

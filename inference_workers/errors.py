@@ -1,9 +1,9 @@
 """What can go wrong in a worker.
 
-    WorkerError
-    ├── ConfigError       a setting or argument is wrong: start-up refuses and names it
-    ├── ModelError        a model can't be prepared or loaded: names the model and the remedy
-    └── RequestError      one request can't be served; the others go on
+WorkerError
+├── ConfigError       a setting or argument is wrong: start-up refuses and names it
+├── ModelError        a model can't be prepared or loaded: names the model and the remedy
+└── RequestError      one request can't be served; the others go on
 """
 
 from __future__ import annotations

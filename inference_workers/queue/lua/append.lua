@@ -1,0 +1,63 @@
+-- prefix, worker or '', then for each job: id, epoch, first seq, count, and count times
+-- (event JSON, kind, tokens); kind is s(tarted), d(elta) or t(erminal).
+-- → for each job {ok, last seq, cancelled, reason}
+--
+-- An event whose number is already in the log is skipped: sending again is harmless. One whose
+-- number would leave a gap is refused with the last number, and the worker sends what is missing.
+local worker = ARGV[2]
+local t = now_ms()
+
+local function append_one(id, epoch, first, count, at)
+  local job = key('job', id)
+  local f = redis.call('HMGET', job, 'state', 'epoch', 'worker', 'seq', 'cancel', 'model', 'team',
+    'weight', 'suspect', 'first_token_at')
+  if not f[1] then return {0, 0, 0, 'unknown'} end
+  local seq = tonumber(f[4])
+  if f[2] ~= epoch or (worker ~= '' and f[3] ~= worker) or f[1] == 'queued' then
+    return {0, seq, 0, f[1] == 'ended' and 'ended' or 'fenced'}
+  end
+  if f[1] == 'ended' then
+    if first + count - 1 <= seq then return {1, seq, 0, ''} end
+    return {0, seq, 0, 'ended'}
+  end
+  if first > seq + 1 then return {0, seq, tonumber(f[5]), 'gap'} end
+
+  local tokens, deltas, terminal = 0, 0, false
+  for i = seq - first + 1, count - 1 do
+    local a = at + 3 * i
+    seq = seq + 1
+    redis.call('XADD', key('log', id), seq .. '-0', 'p', epoch, 'e', ARGV[a])
+    local kind = ARGV[a + 1]
+    if kind == 'd' then
+      deltas = deltas + 1
+      tokens = tokens + tonumber(ARGV[a + 2])
+    elseif kind == 't' then
+      terminal = true
+      break
+    end
+  end
+  redis.call('HSET', job, 'seq', seq)
+  if deltas > 0 then
+    redis.call('HINCRBY', job, 'progress', deltas)
+    redis.call('HINCRBY', job, 'tokens', tokens)
+    redis.call('HSET', job, 'last_token_at', t)
+    if not f[10] then redis.call('HSET', job, 'first_token_at', t) end
+    if tokens > 0 then charge(f[6], f[7], tokens, tonumber(f[8])) end
+    if f[9] == '1' then
+      redis.call('HSET', job, 'suspect', '0')
+      if redis.call('HGET', key('worker', f[3]), 'suspect') == id then
+        redis.call('HDEL', key('worker', f[3]), 'suspect')
+      end
+    end
+  end
+  if terminal then ended(id, f[3], t) end
+  return {1, seq, terminal and 0 or tonumber(f[5]), ''}
+end
+
+local results, at = {}, 3
+while at <= #ARGV do
+  local count = tonumber(ARGV[at + 3])
+  results[#results + 1] = append_one(ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), count, at + 4)
+  at = at + 4 + 3 * count
+end
+return results

@@ -1,0 +1,80 @@
+"""``/healthz``: this process answers. ``/readyz``: everything that a request needs does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.cache import never_cache
+
+from inference_workers.queue.clients import connect
+from inference_workers.queue.leases import Leases
+
+PATIENCE_S = 2.0
+"""How long one check may take before it counts as failed."""
+
+OK = "ok"
+log = structlog.get_logger(__name__)
+
+
+@never_cache
+async def healthz(request: HttpRequest) -> HttpResponse:
+    """Alive: touches neither database nor Redis."""
+    return HttpResponse("ok\n", content_type="text/plain; charset=utf-8")
+
+
+@never_cache
+async def readyz(request: HttpRequest) -> JsonResponse:
+    """200 when database, Redis and a worker with the default model answer, else 503.
+
+    ``{"ready": bool, "checks": {"database": "ok", "redis": "ok", "worker": "why it is not"}}``
+    """
+    names = ("database", "redis", "worker")
+    found = await asyncio.gather(_run(_database), _run(_redis), _run(_worker))
+    checks = dict(zip(names, found, strict=True))
+    ready = all(answer == OK for answer in found)
+    return JsonResponse({"ready": ready, "checks": checks}, status=200 if ready else 503)
+
+
+async def _run(check: Callable[[], str]) -> str:
+    """``"ok"`` or a sentence without details, which go to the log: strangers read this."""
+    try:
+        return await asyncio.wait_for(
+            sync_to_async(check, thread_sensitive=False)(), timeout=PATIENCE_S
+        )
+    except TimeoutError:
+        return f"no answer within {PATIENCE_S:g} s"
+    except Exception as error:
+        log.warning("check_failed", check=check.__name__.strip("_"), error=str(error))
+        return "not reachable"
+
+
+def _database() -> str:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        return OK
+    finally:
+        connection.close()  # this thread is nobody's: a connection left in it would never close
+
+
+def _redis() -> str:
+    with connect(settings.REDIS_URL, retries=0) as client:
+        client.ping()
+    return OK
+
+
+def _worker() -> str:
+    model = settings.LLMASOS.default_model
+    with connect(settings.REDIS_URL, retries=0) as client:
+        workers = [worker for worker in Leases(client).workers() if worker.model == model]
+    if any(worker.state == "ready" for worker in workers):
+        return OK
+    if workers:
+        return f"{model} is {workers[0].state}"
+    return f"no worker serves {model}"

@@ -1,0 +1,6 @@
+"""Routes of ``portal.teams``."""
+
+from django.urls import URLPattern, URLResolver
+
+app_name = "teams"
+urlpatterns: list[URLPattern | URLResolver] = []

@@ -1,0 +1,25 @@
+"""Every route of the portal, room by room."""
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path
+from django.views.generic import RedirectView
+
+from portal.health import healthz, readyz
+from portal.metrics import metrics
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", RedirectView.as_view(pattern_name="playground:home"), name="home"),
+    path("healthz", healthz, name="healthz"),
+    path("readyz", readyz, name="readyz"),
+    path("metrics", metrics, name="metrics"),
+    path("", include("portal.accounts.urls")),
+    path("accounts/", include("allauth.urls")),
+    path("i18n/", include("django.conf.urls.i18n")),
+    path("playground/", include("portal.playground.urls")),
+    path("gallery/", include("portal.gallery.urls")),
+    path("models/", include("portal.catalogue.urls")),
+    path("teams/", include("portal.teams.urls")),
+    path("operations/", include("portal.dashboard.urls")),
+    path("v1/", include("portal.api.urls")),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,97 @@
+"""The shared cast and stage: people and teams, a real Valkey, a private data folder.
+
+The cast: ``member`` (developer) and ``owner`` belong to ``team``; ``outsider`` belongs to nothing
+but a personal team; ``operator`` runs the place. Everybody's password is ``PASSWORD``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import django
+import pytest
+
+from tests import environment
+
+environment.prepare()
+django.setup()  # here, because pytest-django looked for settings before they were decided
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from portal.accounts.models import User
+    from portal.teams.models import Team
+
+PASSWORD = "correct horse battery staple"
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    """SQLite tests use a file: threads and other processes see what a server would see."""
+    from django.db import connections
+
+    database = connections["default"].settings_dict
+    if database["ENGINE"].endswith("sqlite3"):
+        database["TEST"]["NAME"] = str(environment.ROOT / "test.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[environment.Valkey]:
+    """One server for the session, at ``settings.REDIS_URL``."""
+    server = environment.Valkey(environment.ROOT)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis(valkey: environment.Valkey) -> Iterator[Redis]:
+    """A client of an empty Valkey."""
+    from redis import Redis
+
+    with Redis.from_url(valkey.url, socket_timeout=None) as client:
+        client.flushall()
+        yield client
+
+
+def _user(email: str, **fields: Any) -> User:
+    from portal.accounts.models import User
+    from portal.teams.services import ensure_personal_team
+
+    user = User.objects.create_user(email, PASSWORD, **fields)
+    ensure_personal_team(user=user)
+    return user
+
+
+@pytest.fixture
+def owner(db: None) -> User:
+    return _user("owner@example.org", name="Olivia Owner")
+
+
+@pytest.fixture
+def member(team: Team) -> User:
+    from portal.teams.models import Membership
+
+    user = _user("member@example.org", name="Mia Member")
+    Membership.objects.create(team=team, user=user, role=Membership.Role.DEVELOPER)
+    return user
+
+
+@pytest.fixture
+def team(owner: User) -> Team:
+    from portal.teams.models import Membership, Team
+
+    team = Team.objects.create(name="Research", kind=Team.Kind.SHARED)
+    Membership.objects.create(team=team, user=owner, role=Membership.Role.OWNER)
+    return team
+
+
+@pytest.fixture
+def outsider(db: None) -> User:
+    return _user("outsider@example.org", name="Otto Outsider")
+
+
+@pytest.fixture
+def operator(db: None) -> User:
+    return _user("operator@example.org", name="Opal Operator", is_staff=True, is_superuser=True)
