@@ -56,7 +56,7 @@ class EngineLoop:
     """Runs ``engine`` in a thread of its own until ``stop``.
 
     ``on_room`` is called when a slot became free or a suspect proved itself, ``on_give_back`` with
-    jobs that can't go on here: ``crashed`` true when a step failed with them, so that they are tried
+    jobs that can't go on here: ``crashed`` true when a step failed with them, so they are tried
     again one at a time. ``on_death`` is called when the loop can't go on at all. All three are
     called from its thread.
     """
