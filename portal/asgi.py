@@ -15,5 +15,8 @@ from portal.api.disconnects import NoteDisconnects  # noqa: E402
 from portal.playground.routing import websocket_urlpatterns  # noqa: E402  (needs the apps loaded)
 
 application = ProtocolTypeRouter(
-    {"http": NoteDisconnects(http), "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns))}
+    {
+        "http": NoteDisconnects(http),
+        "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns)),
+    }
 )

@@ -86,9 +86,7 @@ async def create(
             made, _ = await making
             await leave([part.job for part in made], returning=False)
         raise
-    attachment = await Attachment.make(
-        [part.job for part in parts], returning=bool(key), gone=gone
-    )
+    attachment = await Attachment.make([part.job for part in parts], returning=bool(key), gone=gone)
     return Ordered(parts, vocabulary, attachment)
 
 

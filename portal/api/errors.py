@@ -55,8 +55,12 @@ class ApiError(Exception):
 
 
 def from_validation(problems: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The first of pydantic's complaints, about the field that it names."""
-    problem = problems[0]
+    """The first of pydantic's complaints, about the field that it names.
+
+    Of a field with alternatives, the one that went deepest: it is the form that was meant.
+    """
+    first = problems[0]["loc"][2:3]
+    problem = max((p for p in problems if p["loc"][2:3] == first), key=lambda p: len(p["loc"]))
     # ninja puts where the value came from and the argument's name before the field
     where = tuple(problem["loc"])[2:]
     param = _path(where)

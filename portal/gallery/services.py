@@ -24,9 +24,7 @@ class NotRunnable(Exception):
     """The app has no version to run."""
 
 
-def run_app(
-    *, app: App, team: Team, user: User | None, session: str, inputs: Any
-) -> AppRun:
+def run_app(*, app: App, team: Team, user: User | None, session: str, inputs: Any) -> AppRun:
     """Run an app's current version: a job, or one for each label that is scored.
 
     Raises:
