@@ -13,6 +13,7 @@ import django
 import pytest
 
 from tests import environment
+from tests.running import running  # noqa: F401  (a fixture)
 
 environment.prepare()
 django.setup()  # here, because pytest-django looked for settings before they were decided

@@ -39,7 +39,7 @@ class KeyAuth(HttpBearer):
         if key is None:
             raise ApiError(
                 401,
-                "This API key is not valid: it is mistyped or revoked. Make one on the team's page.",
+                "This API key is mistyped or revoked. Make a new one on the team's page.",
                 code="invalid_api_key",
             )
         return Caller(key, key.team, key.created_by)

@@ -1,10 +1,8 @@
 """What a caller of ``/v1`` is told when something goes wrong, in OpenAI's form.
 
-ApiError                carries status, message, param and code; every handler ends in one
-└── made by ``refuse``, ``from_validation`` and the mappings in ``portal.api.translate``
-
-``{"error": {"message": …, "type": …, "param": …, "code": …}}``; the message tells the caller what to
-do next, ``param`` names the field of the request (``messages[0].content``) or is null.
+Every refusal is one ``ApiError``, written ``{"error": {"message", "type", "param", "code"}}``. The
+message tells the caller what to do next; ``param`` names the field of the request
+(``messages[0].content``) or is null.
 """
 
 from __future__ import annotations
