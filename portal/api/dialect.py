@@ -18,6 +18,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.parser import Parser
 from ninja.types import DictStrAny
 
+from portal.api.auth import Caller
 from portal.api.errors import ApiError, from_validation
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def _broken(request: HttpRequest, error: Exception) -> HttpResponse:
 
 
 def in_dialect(view: View) -> View:
-    """``view`` with OpenAI's form for a wrong method."""
+    """``view`` with the key's limits on its answer, and OpenAI's form for a wrong method."""
 
     async def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         called = view if inspect.iscoroutinefunction(view) else sync_to_async(view)
@@ -123,6 +124,10 @@ def in_dialect(view: View) -> View:
             response = error_response(
                 ApiError(405, message, code="method_not_allowed", headers={"Allow": allowed})
             )
+        caller = getattr(request, "auth", None)
+        if isinstance(caller, Caller):
+            for name, value in caller.headers().items():
+                response.headers.setdefault(name, value)
         return response
 
     answer.csrf_exempt = True  # type: ignore[attr-defined]  # keys, not cookies, sign callers in
