@@ -1,7 +1,7 @@
 """A model without weights: it says the prompt again, byte by byte.
 
 It keeps the engine's protocol whole, so queue, portal and page run and are tested without torch.
-Its tokens are bytes (``models/echo_folder.py``), so most characters beyond ASCII are several tokens.
+Its tokens are bytes (``models/echo_folder.py``): most characters beyond ASCII are several tokens.
 
 Greedy (temperature 0) repeats the prompt's tokens round and round. Sampled output is CJK characters
 drawn from (seed, choice, index) alone. Either way a token depends on the job and its index, so a
