@@ -45,7 +45,7 @@ def run_app(*, app: App, team: Team, user: User | None, session: str, inputs: An
                 user=user,
                 session=session,
                 source=f"app:{app.slug}@{version.number}",
-                model=definition.model or settings.LLMASOS.default_model,
+                model=model_of(definition),
                 input=jobs.TextInput(text),
                 sampling=sampling,
             )
@@ -55,6 +55,11 @@ def run_app(*, app: App, team: Team, user: User | None, session: str, inputs: An
         for job, _ in made:
             jobs.cancel_job(job=job)
         raise
+
+
+def model_of(definition: Definition) -> str:
+    """The id of the model that the app runs on."""
+    return definition.model or settings.LLMASOS.default_model
 
 
 def _work(definition: Definition, inputs: dict[str, str]) -> list[tuple[str, str, Sampling]]:

@@ -44,6 +44,7 @@ from portal.gallery import selectors, services
 from portal.gallery.definition import Definition, InvalidInput
 from portal.gallery.models import App, AppRun
 from portal.jobs import services as jobs
+from portal.jobs.selectors import Viewer
 from portal.teams.selectors import current_team
 
 ZERO = UUID(int=0)
@@ -194,3 +195,12 @@ def _refusal(
     body = {"error": {"message": message, "code": code, "field": field}}
     headers = {"Retry-After": str(int(retry_after) + 1)} if retry_after is not None else {}
     return JsonResponse(body, status=status, headers=headers)
+
+
+def viewer_session(request):
+    if not request.session.session_key: request.session.create()
+    return request.session.session_key
+
+
+def viewer_of(request):
+    return Viewer(request.user if isinstance(request.user, User) else None, viewer_session(request))
