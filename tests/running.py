@@ -22,6 +22,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -87,12 +88,7 @@ class Running:
         try:
             self.logs.mkdir(parents=True)
             self.valkey.start()
-            self.manage("migrate", "--verbosity", "0")
-            models = self.folder / "data" / "models"
-            models.mkdir(parents=True, exist_ok=True)
-            prepare = ("prepare", "--source", "echo", "--id", MODEL, "--out", str(models / MODEL))
-            self.run("-m", "inference_workers", *prepare)
-            self.python(_CATALOGUE_ROW)
+            self._prepare()
             for name in ("worker", "tasks", "portal"):
                 self.start(name)
             self.wait_ready()
@@ -100,6 +96,18 @@ class Running:
             self.close()
             raise
         return self
+
+    def _prepare(self) -> None:
+        """Model folder, tables and rows; at once, because interpreters are slow to start."""
+        folder = Path(self.environment["DATA"], "models", MODEL)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        source = ("--source", "echo", "--id", MODEL, "--out", str(folder))
+        with ThreadPoolExecutor() as pool:
+            prepared = pool.submit(self.run, "-m", "inference_workers", "prepare", *source)
+            migrated = pool.submit(self.manage, "migrate", "--verbosity", "0")
+            prepared.result()
+            migrated.result()
+        self.python(_CATALOGUE_ROW)
 
     def __exit__(
         self,

@@ -19,9 +19,7 @@ def test_it_lists_the_models(client: OpenAI) -> None:
 
 
 def test_a_completion_goes_on_from_the_prompt(client: OpenAI) -> None:
-    answer = client.completions.create(
-        model=MODEL, prompt="Hello ", max_tokens=12, temperature=0
-    )
+    answer = client.completions.create(model=MODEL, prompt="Hello ", max_tokens=12, temperature=0)
     assert answer.choices[0].text == "Hello Hello "
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage is not None
@@ -57,7 +55,10 @@ def test_a_chat_answer_comes_whole_and_streamed(client: OpenAI) -> None:
         {"role": "user", "content": [{"type": "text", "text": "Name a river."}]},
     ]
     whole = client.chat.completions.create(
-        model=MODEL, messages=messages, max_tokens=20, temperature=0  # type: ignore[arg-type]
+        model=MODEL,
+        messages=messages,
+        max_tokens=20,
+        temperature=0,  # type: ignore[arg-type]
     )
     said = whole.choices[0].message
     assert said.role == "assistant"
