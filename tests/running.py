@@ -221,5 +221,5 @@ def _free_port() -> int:
 @pytest.fixture(scope="session")
 def running() -> Iterator[Running]:
     """One system for the session; a test that kills or slows something makes its own."""
-    with Running() as system:
+    with Running(step=0.005) as system:
         yield system
