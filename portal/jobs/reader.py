@@ -8,11 +8,11 @@ which say why nothing comes; they are computed when read and have no number.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from channels.db import database_sync_to_async
 from redis.exceptions import RedisError
 
 from inference_workers.contract import Entry
@@ -21,6 +21,7 @@ from portal.jobs import archive, links
 from portal.jobs.models import Job
 from portal.jobs.tail import READ_COUNT, Tail, hub
 from portal.metrics import STREAMS
+from portal.threads import in_thread
 
 FIRST_NOTICE_S = 0.06
 NOTICE_S = 0.5
@@ -100,9 +101,8 @@ async def _look(job: Job, cursor: int) -> Notice | list[Entry] | None:
         state = await links.aqueue().astate(job.pk.hex)
         if state is not None and state.state != "ended":
             return await _notice(job, state)
-        if state is not None and state.last_seq > cursor:
-            if await links.alog().aread(job.pk.hex, cursor, 1):
-                return None  # it is on its way
+        if await links.alog().aread(job.pk.hex, cursor, 1):
+            return None  # it is on its way
     except (RedisError, OSError):
         return None
     rest = await _recorded(job.pk, cursor)
@@ -133,8 +133,8 @@ async def _notice(job: Job, state: JobState) -> Notice | None:
     return None if position is None else Notice("queued", position=position)
 
 
-@database_sync_to_async
-def _recorded(pk: object, after: int) -> list[Entry] | None:
+@in_thread
+def _recorded(pk: uuid.UUID, after: int) -> list[Entry] | None:
     """The rest of a recorded log; ``None`` while the job is open. A deleted job has none."""
     row = Job.objects.filter(pk=pk).values_list("state", "log").first()
     if row is None:
