@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import uuid
 from collections.abc import Awaitable
 from typing import Any, cast
@@ -41,7 +42,7 @@ def describe(*, level: str, as_json: bool) -> dict[str, Any]:
     if as_json:
         render += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        render.append(structlog.dev.ConsoleRenderer())
+        render.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -44,9 +44,7 @@ JOBS_REFUSED = Counter(
 JOBS_RECORDED = Counter(
     "llmasos_jobs_recorded", "Jobs whose end is in the database.", ("state",), registry=REGISTRY
 )
-TOKENS = Counter(
-    "llmasos_tokens", "Tokens of recorded jobs.", ("model", "kind"), registry=REGISTRY
-)
+TOKENS = Counter("llmasos_tokens", "Tokens of recorded jobs.", ("model", "kind"), registry=REGISTRY)
 STREAMS = Gauge("llmasos_streams", "Readers of job logs connected now.", registry=REGISTRY)
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
@@ -62,11 +60,12 @@ class MetricsMiddleware:
         self, get_response: Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
     ) -> None:
         self.get_response = get_response
-        if iscoroutinefunction(get_response):
+        self._in_loop = bool(iscoroutinefunction(get_response))
+        if self._in_loop:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if iscoroutinefunction(self):
+        if self._in_loop:
             return self._later(request)
         began = time.perf_counter()
         response = self.get_response(request)

@@ -40,7 +40,7 @@ def policy(url: str) -> dict[str, Any]:
     }
 
 
-class ContentSecurityPolicyMiddleware(CSPMiddleware):  # type: ignore[misc]
+class ContentSecurityPolicyMiddleware(CSPMiddleware):
     """One strict policy everywhere, except on the admin site."""
 
     def get_policy_parts(

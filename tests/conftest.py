@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import django
 import pytest
+from django.conf import settings
 
 from tests import environment
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from portal.accounts.models import User
     from portal.teams.models import Team
 
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # cheap on purpose
 PASSWORD = "correct horse battery staple"
 
 

@@ -28,10 +28,18 @@ has at most four bytes a character, so at most four tokens."""
 
 
 class Detokenizer:
-    """The text of one choice. Its state is a function of prompt and tokens: replay resumes it."""
+    """The text of one choice. Its state is a function of prompt and tokens: replay resumes it.
+
+    A stop string that is complete before ``min_tokens`` tokens is ordinary text.
+    """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_ids: Sequence[int], stop: Sequence[str] = ()
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int],
+        stop: Sequence[str] = (),
+        *,
+        min_tokens: int = 0,
     ) -> None:
         vocabulary = _vocabulary(tokenizer)
         self._special = vocabulary.special
@@ -45,10 +53,12 @@ class Detokenizer:
         )
         self._stops = [_StopMatcher(text) for text in stop if text]
         self._held = ""
+        self._unstoppable = min_tokens
         self.stopped = False
 
     def push(self, token_id: int) -> str:
         """Text that became certain with this token; empty while something is held back."""
+        self._unstoppable -= 1
         if self.stopped or token_id in self._special:
             return ""
         return self._release(self._characters.push(token_id))
@@ -71,7 +81,7 @@ class Detokenizer:
         self._held += text
         for end, character in enumerate(text, start + 1):
             matched = [len(stop.text) for stop in self._stops if stop.feed(character)]
-            if matched:
+            if matched and self._unstoppable <= 0:
                 self.stopped = True
                 certain, self._held = self._held[: end - max(matched)], ""
                 return certain
@@ -96,6 +106,8 @@ class _StopMatcher:
 
     def feed(self, character: str) -> bool:
         """Whether ``character`` completes the stop string."""
+        if self.matched == len(self.text):
+            self.matched = self._fallback[-1]
         while self.matched and character != self.text[self.matched]:
             self.matched = self._fallback[self.matched - 1]
         self.matched += character == self.text[self.matched]
@@ -183,11 +195,11 @@ class _Rule:
         self.strip_character = ""
 
     @classmethod
-    def read(cls, decoder: object) -> _Rule | None:
+    def read(cls, decoder: Any) -> _Rule | None:
         """The rule of a tokenizer's decoder, or ``None`` when it doesn't just concatenate."""
         if decoder is None:
             return None
-        spec = json.loads(decoder.__getstate__())  # type: ignore[attr-defined]
+        spec = json.loads(decoder.__getstate__())
         rule = cls()
         for part in spec["decoders"] if spec["type"] == "Sequence" else [spec]:
             if not rule._take(part):

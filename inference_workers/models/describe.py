@@ -53,7 +53,7 @@ def describe(
             source=source,
             commit=commit,
             digest=digest_of(covered),
-            format=storage_format(weights.tensors.values()),  # type: ignore[arg-type]
+            format=storage_format(weights.tensors.values()),
             family=FAMILY_NAMES.get(str(config["model_type"]), str(config["model_type"])),
             architecture=str(architectures[0]),
             parameters=weights.parameters,

@@ -20,12 +20,14 @@ BOS, EOS = 256, 257
 
 
 def byte_tokenizer() -> Tokenizer:
-    """Token ``b`` is the byte ``b``; 256 is ``<s>``, 257 is ``</s>``. Nothing is added by itself."""
+    """Token ``b`` is the byte ``b``; 256 is ``<s>``, 257 is ``</s>``. Neither is added."""
     spelled = _byte_letters()
     tokenizer = Tokenizer(BPE(vocab={letter: byte for byte, letter in spelled.items()}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("<s>", special=True), AddedToken("</s>", special=True)])
+    tokenizer.add_special_tokens(
+        [AddedToken("<s>", special=True), AddedToken("</s>", special=True)]
+    )
     return tokenizer
 
 

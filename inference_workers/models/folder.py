@@ -164,7 +164,7 @@ def _weight_names(folder: Path) -> list[str]:
     if any(p.suffix in PICKLES for p in folder.iterdir()):
         raise ModelError(
             f"{folder.name} has pickled weights only. Loading a pickle runs code that it contains, "
-            "so it is never done. Convert the checkpoint to safetensors, or choose one that has it.",
+            "so it is never done. Convert it to safetensors, or choose a checkpoint that has them.",
             code="pickle",
         )
     raise ModelError(

@@ -24,6 +24,7 @@ from inference_workers.models.safetensors_file import write_bf16
 
 Array = npt.NDArray[np.float32]
 Progress = Callable[[float, str], None]
+MAX_LAYERS = 1024
 
 _SHARED = {
     "token_embd": "model.embed_tokens",
@@ -58,6 +59,16 @@ def convert(path: Path, out: Path, progress: Progress) -> None:
     Raises:
         ModelError: the architecture isn't known, or the file is damaged or incomplete.
     """
+    try:
+        _convert(path, out, progress)
+    except (TypeError, ValueError, KeyError, IndexError, ArithmeticError) as error:
+        raise ModelError(
+            f"{path.name} is damaged: its entries make no sense together. Fetch it again.",
+            code="corrupt",
+        ) from error
+
+
+def _convert(path: Path, out: Path, progress: Progress) -> None:
     with GgufFile(path) as file:
         architecture = str(file.require("general.architecture"))
         family = FAMILIES.get(architecture)
@@ -146,11 +157,14 @@ def _uninterleave(values: Array, heads: int) -> Array:
 def _config(file: GgufFile, family: Family, architecture: str) -> dict[str, Any]:
     key = f"{architecture}."
     heads = int(file.require(key + "attention.head_count"))
+    layers = int(file.require(key + "block_count"))
+    if not 1 <= layers <= MAX_LAYERS:
+        raise ValueError(f"{layers} layers")
     hidden = int(file.require(key + "embedding_length"))
     config = {
         "hidden_size": hidden,
         "intermediate_size": int(file.require(key + "feed_forward_length")),
-        "num_hidden_layers": int(file.require(key + "block_count")),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": int(file.metadata.get(key + "attention.head_count_kv", heads)),
         "head_dim": int(file.metadata.get(key + "attention.key_length", hidden // max(1, heads))),

@@ -26,14 +26,26 @@ VERSIONS = (2, 3)
 MAX_ENTRIES = 1 << 20
 MAX_DIMENSIONS = 4
 
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 _STRING, _ARRAY = 8, 9
 _CHUNK_VALUES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor: ``shape`` is rows first (NumPy's order), ``offset`` counts from the file's start."""
+    """One tensor. ``shape`` is rows first, as in NumPy; ``offset`` counts from the file's start."""
 
     name: str
     shape: tuple[int, ...]
@@ -76,7 +88,10 @@ class GgufFile:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

@@ -97,7 +97,10 @@ def _added(token: str, special: bool) -> AddedToken:
 
 
 def _library_tokenizer(architecture: str, metadata: Mapping[str, Any]) -> Tokenizer:
-    from transformers.integrations.gguf import GGUF_TOKENIZER_MAPPING, convert_gguf_tokenizer
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import (
+        GGUF_TOKENIZER_MAPPING,
+        convert_gguf_tokenizer,
+    )
 
     described = {
         name: metadata[f"tokenizer.{key}"]

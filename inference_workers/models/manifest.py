@@ -74,13 +74,15 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write it and flush it to the disk."""
     with (folder / FILE_NAME).open("w", encoding="utf-8") as file:
-        file.write(json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n")
+        file.write(
+            json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+        )
         file.flush()
         os.fsync(file.fileno())
 
 
 def covered_files(folder: Path) -> list[Path]:
-    """The files that the digest covers, by name: weights, their index, config, tokenizer, template."""
+    """The files that the digest covers, sorted by name."""
     names = {"config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors.index.json"}
     return sorted(
         (p for p in folder.iterdir() if p.name in names or p.suffix == ".safetensors"),

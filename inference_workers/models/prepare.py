@@ -1,4 +1,4 @@
-"""``python -m inference_workers prepare``: from a source to a model folder that is ready, or not there.
+"""``python -m inference_workers prepare``: a source becomes a model folder, whole or not at all.
 
 Everything is made in a hidden folder beside the target, flushed, and renamed in one step. Whoever
 is killed on the way leaves nothing that looks like a model; the next one clears it away.
@@ -124,9 +124,7 @@ def _ready(source: str, model_id: str, out: Path, kind: Kind | None) -> Manifest
     return manifest if same and whole and kind in (None, manifest.kind) else None
 
 
-def _make(
-    source: str, model_id: str, out: Path, progress: Report, kind: Kind | None
-) -> Manifest:
+def _make(source: str, model_id: str, out: Path, progress: Report, kind: Kind | None) -> Manifest:
     partial, previous = (out.parent / f".{out.name}.{end}" for end in ("partial", "previous"))
     for leftover in (partial, previous):
         shutil.rmtree(leftover, ignore_errors=True)

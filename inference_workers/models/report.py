@@ -57,7 +57,7 @@ def lines(stream: TextIO) -> Report:
 
 
 def reporting(work: Callable[[Report], Manifest]) -> int:
-    """Run ``work`` with a report on stdout; print its manifest or its error. Returns the exit code."""
+    """Run ``work`` with a report on stdout; print its manifest or error. Returns the exit code."""
     out = sys.stdout
     try:
         manifest = work(lines(out))

@@ -31,7 +31,7 @@ FORMATS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
 
 @dataclass(frozen=True, slots=True)
 class TensorHeader:
-    """One tensor's entry: ``dtype`` in safetensors' names, ``begin`` and ``end`` within the data."""
+    """One tensor: ``dtype`` in safetensors' names, ``begin`` and ``end`` within the data."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -117,7 +117,7 @@ def storage_format(entries: Iterable[TensorHeader]) -> str:
 
 
 def to_bf16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """Float32 to bfloat16's bits, rounded to nearest, ties to even, as torch does. NaN stays NaN."""
+    """Float32 to bfloat16's bits, rounded to nearest, ties to even. NaN stays NaN."""
     bits = values.view(np.uint32)
     rounded = bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))
     rounded >>= 16

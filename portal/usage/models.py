@@ -8,11 +8,13 @@ from portal.teams.models import Team
 
 
 class Reservation(models.Model):
-    """The worst case of one job, held until its end is recorded."""
+    """The worst case of one job, held until its end is recorded, and what it will be booked as."""
 
     job_id = models.UUIDField(primary_key=True)
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="reservations")
-    tokens = models.PositiveIntegerField()
+    tokens = models.PositiveBigIntegerField()
+    model = models.CharField(max_length=64, blank=True)
+    source = models.CharField(max_length=120, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

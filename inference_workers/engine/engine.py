@@ -1,0 +1,329 @@
+"""The torch engine: ``step()`` schedules, runs, samples and emits.
+
+A step computes first and changes state after: when computing fails, its work is halved and tried
+again until the one request that can't be computed has failed alone. ``Job.deadline`` is the
+runtime's to watch: the engine has no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from tokenizers import Tokenizer
+
+from inference_workers.contract import (
+    Cancelled,
+    Delta,
+    Failed,
+    Finished,
+    Job,
+    TokenLogprob,
+)
+from inference_workers.engine.admission import Limits
+from inference_workers.engine.kv_cache import BlockCache
+from inference_workers.engine.protocol import EngineEvent, EngineStats
+from inference_workers.engine.request import Request, Status
+from inference_workers.engine.runner import Runner, Work
+from inference_workers.engine.sampler import ROWS, Choice, Row, sample, score
+from inference_workers.engine.scheduler import Scheduled, Scheduler
+from inference_workers.engine.streams import Tracked
+from inference_workers.errors import ConfigError, RequestError
+from inference_workers.models.base import CausalModel
+
+BLOCK_SIZE = 16
+DEFAULT_KV_MEMORY = 512 << 20
+_NOT_FINITE = (
+    "The model's output was not a finite number for this request. Send it again; if it fails "
+    "again, the weights are damaged or don't suit their number format: prepare the model again."
+)
+
+
+class TorchEngine:
+    """One model, many requests. Keeps ``protocol.Engine``.
+
+    ``kv_memory`` is in bytes; ``token_budget`` bounds the prompt tokens of a step, which bounds how
+    long running streams wait for a new one's prompt; ``digest`` names the weights.
+    """
+
+    def __init__(
+        self,
+        model: CausalModel,
+        tokenizer: Tokenizer,
+        *,
+        eos_token_ids: Iterable[int] = (),
+        slots: int = 32,
+        kv_memory: int = DEFAULT_KV_MEMORY,
+        block_size: int = BLOCK_SIZE,
+        token_budget: int = 512,
+        digest: str = "",
+        context_length: int | None = None,
+        reuse_prefixes: bool = True,
+    ) -> None:
+        shape = model.shape
+        blocks = kv_memory // (shape.token_bytes() * block_size)
+        if blocks < 1 or slots < 1 or token_budget < 1:
+            raise ConfigError(
+                f"kv_memory {kv_memory} bytes, slots {slots} and token_budget {token_budget} must "
+                f"each be at least one block ({shape.token_bytes() * block_size} bytes), 1 and 1."
+            )
+        self._model = model
+        self._tokenizer = tokenizer
+        self._eos = frozenset(eos_token_ids)
+        self._cache = BlockCache(blocks, block_size, digest=digest, reuse=reuse_prefixes)
+        self._scheduler = Scheduler(self._cache, slots=slots, budget=token_budget)
+        self._runner = Runner(model, blocks=blocks, block_size=block_size)
+        self._limits = Limits(
+            vocabulary=shape.vocabulary,
+            context_length=min(context_length or shape.context_length, shape.context_length),
+            cache_tokens=blocks * block_size,
+            digest=digest,
+        )
+        self._jobs: dict[str, Tracked] = {}
+        self._events: dict[str, list[EngineEvent]] = {}
+        self._steps = self._generated = self._prompted = 0
+
+    def capacity(self) -> int:
+        scheduler = self._scheduler
+        if scheduler.blocked:
+            return 0
+        return max(scheduler.slots - len(scheduler.running) - len(scheduler.waiting), 0)
+
+    def add(self, job: Job, logged: Sequence[Delta] = ()) -> None:
+        if job.id in self._jobs:
+            raise RequestError(f"Job {job.id} is already running here.", code="duplicate_job")
+        limit = self._limits.admit(job)
+        tracked = Tracked(job, self._tokenizer, limit, self._eos)
+        tracked.replay(logged)
+        self._jobs[job.id] = tracked
+        scoring = tracked.scores is not None and len(job.input_ids) > 1
+        leader: Request | None = None
+        for choice, stream in enumerate(tracked.streams):
+            if stream.finish is not None or not (limit or (scoring and leader is None)):
+                continue
+            request = Request(
+                job=job.id,
+                choice=choice,
+                tokens=[*job.input_ids, *stream.tokens],
+                prompt=len(job.input_ids),
+                salts=job.prefixes,
+                own=f"job:{job.id}",
+                leader=leader,
+                scored=0 if scoring and leader is None else None,
+            )
+            leader = leader or request
+            tracked.requests[choice] = request
+            self._scheduler.add(request)
+        if not tracked.requests:
+            self._end_unsampled(tracked)
+
+    def cancel(self, job_id: str) -> None:
+        tracked = self._drop(job_id)
+        if tracked is not None:
+            self._emit(job_id, Cancelled(usage=tracked.usage()))
+
+    def remove(self, job_id: str) -> None:
+        self._drop(job_id)
+        self._events.pop(job_id, None)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._jobs or self._events)
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            running=len(self._scheduler.running),
+            waiting=len(self._scheduler.waiting),
+            slots=self._scheduler.slots,
+            blocks_used=self._cache.used,
+            blocks_total=self._cache.blocks,
+            prefix_hits=self._cache.hits,
+            prefix_lookups=self._cache.lookups,
+            generated_tokens=self._generated,
+            prompt_tokens=self._prompted,
+            steps=self._steps,
+        )
+
+    def step(self) -> list[tuple[str, EngineEvent]]:
+        self._steps += 1
+        plan = self._scheduler.schedule()
+        if plan:
+            with torch.inference_mode():
+                self._runner.clear(self._cache.take_fresh())
+                self._execute([self._work(item) for item in plan])
+        events, self._events = self._events, {}
+        return [(job_id, event) for job_id, found in events.items() for event in found]
+
+    def check(self) -> None:
+        """Raise ``AssertionError`` unless every block is accounted for; for tests."""
+        requests = [r for tracked in self._jobs.values() for r in tracked.requests.values()]
+        self._cache.check(requests)
+
+    def _work(self, item: Scheduled) -> Work:
+        request, tracked = item.request, self._jobs[item.request.job]
+        if tracked.cached is None:
+            tracked.cached = min(request.reused, request.prompt)
+        start, end = request.computed, request.computed + item.count
+        scored = range(0)
+        if request.unscored:
+            scored = range(max(start, request.scored or 0), min(end, request.prompt - 1))
+        done = end == len(request.tokens)
+        return Work(request, item.count, scored, sampled=done and tracked.limit > 0)
+
+    def _execute(self, work: list[Work]) -> None:
+        """Compute, then commit; on an error in halves, so that one request fails alone."""
+        work = [item for item in work if item.request.status is Status.RUNNING]
+        if not work:
+            return
+        try:
+            scores, choices = self._compute(work)
+        except Exception as error:
+            if isinstance(error, torch.AcceleratorError) and "memory" not in str(error):
+                raise  # the device is lost to this process: the supervisor starts another
+            if len(work) > 1:
+                self._execute(work[: len(work) // 2])
+                self._execute(work[len(work) // 2 :])
+                return
+            self._fail(work[0].request.job, *_explained(error))
+            return
+        for item, scored, choice in zip(work, scores, choices, strict=True):
+            if item.request.status is Status.RUNNING:
+                self._commit(item, scored, choice)
+
+    def _compute(
+        self, work: Sequence[Work]
+    ) -> tuple[list[list[TokenLogprob]], list[Choice | None]]:
+        """Scores and choice of each work; nothing of the engine's state changes."""
+        states = self._runner.run(work)
+        sampled: list[int] = []
+        scored: list[tuple[int, int, int]] = []
+        rows: list[Row] = []
+        at = 0
+        for item in work:
+            request, sampling = item.request, self._jobs[item.request.job].job.sampling
+            for offset, position in enumerate(item.scored):
+                top = sampling.prompt_logprobs or 0
+                scored.append((at + offset, request.tokens[position + 1], top))
+            at += len(item.scored)
+            if item.sampled:
+                sampled.append(at)
+                rows.append(self._row(request))
+                at += 1
+        whole = len(sampled) == at
+        index = torch.tensor(sampled, dtype=torch.int64, device=states.device)
+        found = sample(self._model, states if whole else states[index], rows) if rows else []
+        chosen = iter(found)
+        scores = iter(self._score(states, scored))
+        return (
+            [[next(scores) for _ in item.scored] for item in work],
+            [next(chosen) if item.sampled else None for item in work],
+        )
+
+    def _row(self, request: Request) -> Row:
+        tracked = self._jobs[request.job]
+        stream = tracked.streams[request.choice]
+        return Row(
+            sampling=tracked.job.sampling,
+            seed=tracked.job.seed,
+            choice=request.choice,
+            index=len(stream.tokens),
+            prompt=tracked.job.input_ids,
+            output=stream.tokens,
+            ends=stream.ends,
+        )
+
+    def _score(
+        self, states: torch.Tensor, wanted: Sequence[tuple[int, int, int]]
+    ) -> list[TokenLogprob]:
+        result: list[TokenLogprob] = []
+        for start in range(0, len(wanted), ROWS):
+            rows, tokens, tops = zip(*wanted[start : start + ROWS], strict=True)
+            index = torch.tensor(rows, dtype=torch.int64, device=states.device)
+            result += score(self._model.logits(states[index]).float(), tokens, tops)
+        return result
+
+    def _commit(self, item: Work, scored: list[TokenLogprob], choice: Choice | None) -> None:
+        """Make one work's outcome the state, and emit it."""
+        request, tracked = item.request, self._jobs[item.request.job]
+        failed = choice is not None and choice.token is None
+        if failed or any(s.logprob != s.logprob for s in scored):
+            self._fail(request.job, "not_finite", _NOT_FINITE)
+            return
+        before = request.computed
+        request.computed += item.count
+        self._prompted += max(min(request.computed, request.prompt) - before, 0)
+        self._cache.remember(request, before)
+        if scored and tracked.scores is not None:
+            tracked.scores += scored
+            request.scored = item.scored.stop
+        if choice is not None and choice.token is not None:
+            self._take(tracked, request, choice.token, choice.logprob)
+        elif not tracked.limit and not request.pending:
+            self._end_unsampled(tracked)
+
+    def _take(
+        self, tracked: Tracked, request: Request, token: int, logprob: TokenLogprob | None
+    ) -> None:
+        stream = tracked.streams[request.choice]
+        text = stream.take(token)
+        request.tokens.append(token)
+        self._generated += 1
+        delta = Delta(
+            choice=request.choice,
+            first=len(stream.tokens) - 1,
+            token_ids=(token,),
+            text=text,
+            logprobs=None if logprob is None else (logprob,),
+            prompt_logprobs=tracked.take_scores(),
+            finish=stream.finish,
+        )
+        self._emit(request.job, delta)
+        if stream.finish is not None:
+            self._scheduler.end(tracked.requests.pop(request.choice))
+            if not tracked.requests:
+                self._finish(tracked)
+
+    def _end_unsampled(self, tracked: Tracked) -> None:
+        """End the choices that generate nothing: ``max_tokens`` is 0, or all ended earlier."""
+        for choice, stream in enumerate(tracked.streams):
+            if stream.finish is None:
+                stream.finish = "length"
+                scores = tracked.take_scores()
+                delta = Delta(
+                    choice=choice, first=0, token_ids=(), prompt_logprobs=scores, finish="length"
+                )
+                self._emit(tracked.job.id, delta)
+        self._finish(tracked)
+
+    def _finish(self, tracked: Tracked) -> None:
+        self._drop(tracked.job.id)
+        self._emit(tracked.job.id, Finished(reason=tracked.reason(), usage=tracked.usage()))
+
+    def _fail(self, job_id: str, code: str, message: str) -> None:
+        tracked = self._jobs[job_id]
+        for request in tracked.requests.values():
+            self._cache.discard(request)
+        self._drop(job_id)
+        self._emit(job_id, Failed(code=code, message=message, usage=tracked.usage()))
+
+    def _drop(self, job_id: str) -> Tracked | None:
+        tracked = self._jobs.pop(job_id, None)
+        if tracked is not None:
+            for request in tracked.requests.values():
+                self._scheduler.end(request)
+            tracked.requests.clear()
+        return tracked
+
+    def _emit(self, job_id: str, event: EngineEvent) -> None:
+        self._events.setdefault(job_id, []).append(event)
+
+
+def _explained(error: Exception) -> tuple[str, str]:
+    """Code and message of a request that could not be computed even alone."""
+    text = str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text:
+        return "out_of_memory", (
+            "This request alone needs more memory than the worker has left. Shorten the prompt, or "
+            "give the worker less cache memory."
+        )
+    return "internal", f"The engine could not compute this request: {type(error).__name__}: {text}"

@@ -1,0 +1,265 @@
+"""From logits to tokens. Every draw is a function of (seed, choice, token index) and the logits.
+
+Order: repetition, frequency and presence penalties and logit bias; tokens forbidden before
+``min_tokens``; temperature; top-k; top-p of what top-k left; min-p; one draw by inverse
+distribution in the vocabulary's order. Log-probabilities are the model's own, before all that.
+Nothing here loops over the vocabulary in Python, and a batch of greedy rows never leaves the fast
+path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from inference_workers.contract import Sampling, TokenLogprob
+from inference_workers.models.base import CausalModel
+
+ROWS = 16
+"""Rows turned into float32 probabilities at a time: bounds memory at large vocabularies."""
+NUCLEUS = 256
+"""Top-p looks among so many largest probabilities first, and sorts everything only if it must."""
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence about to get its token number ``index`` (from 0). ``prompt`` and ``output`` are
+    its tokens so far; ``ends`` are the tokens that would end it."""
+
+    sampling: Sampling
+    seed: int
+    choice: int
+    index: int
+    prompt: Sequence[int] = ()
+    output: Sequence[int] = ()
+    ends: Sequence[int] = ()
+
+    @property
+    def edits(self) -> bool:
+        """Whether the logits are changed before the choice."""
+        s = self.sampling
+        return bool(
+            s.repetition_penalty != 1
+            or s.presence_penalty
+            or s.frequency_penalty
+            or s.logit_bias
+            or self.index < s.min_tokens
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether the largest logit is all that matters."""
+        return not self.sampling.temperature and self.sampling.logprobs is None and not self.edits
+
+
+@dataclass(slots=True)
+class Choice:
+    """A chosen token, or none when the row's logits were not finite."""
+
+    token: int | None
+    logprob: TokenLogprob | None = None
+
+
+def uniform(seed: int, choice: int, index: int) -> float:
+    """A number in (0, 1) from a counter: three rounds of splitmix64 (Steele, Lea, Flood 2014)."""
+    state = _mix(seed)
+    state = _mix(state ^ _mix(choice + 0x9E3779B97F4A7C15))
+    state = _mix(state ^ _mix(index + 0xBF58476D1CE4E5B9))
+    return ((state >> 12) + 0.5) * 2.0**-52
+
+
+def _mix(value: int) -> int:
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+def sample(model: CausalModel, states: Tensor, rows: Sequence[Row]) -> list[Choice]:
+    """The next token of each row of ``states``; a row that is not finite gives none."""
+    if all(row.plain for row in rows):
+        return _greedy(model, states)
+    chosen: list[Choice | None] = [None] * len(rows)
+    plain = [i for i, row in enumerate(rows) if row.plain]
+    other = [i for i, row in enumerate(rows) if not row.plain]
+    if plain:
+        index = torch.tensor(plain, device=states.device)
+        for i, choice in zip(plain, _greedy(model, states[index]), strict=True):
+            chosen[i] = choice
+    for start in range(0, len(other), ROWS):
+        part = other[start : start + ROWS]
+        index = torch.tensor(part, device=states.device)
+        logits = model.logits(states[index]).float()
+        for i, choice in zip(part, choose(logits, [rows[i] for i in part]), strict=True):
+            chosen[i] = choice
+    return [choice for choice in chosen if choice is not None]
+
+
+def _greedy(model: CausalModel, states: Tensor) -> list[Choice]:
+    best, tokens = model.greedy(states)
+    finite = best.isfinite().tolist()
+    return [
+        Choice(token if good else None) for token, good in zip(tokens.tolist(), finite, strict=True)
+    ]
+
+
+def choose(logits: Tensor, rows: Sequence[Row]) -> list[Choice]:
+    """Tokens for float32 ``logits`` of shape ``(rows, vocabulary)``."""
+    finite = logits.amax(-1).isfinite().tolist()
+    tops = [row.sampling.logprobs for row in rows]
+    raw = logits.clone() if any(top is not None for top in tops) else None
+    edit(logits, rows)
+    tokens = _draw(logits, rows).tolist()
+    wanted = [i for i, top in enumerate(tops) if top is not None and finite[i]]
+    scores: dict[int, TokenLogprob] = {}
+    if raw is not None and wanted:
+        index = torch.tensor(wanted, device=logits.device)
+        found = score(raw[index], [tokens[i] for i in wanted], [tops[i] or 0 for i in wanted])
+        scores = dict(zip(wanted, found, strict=True))
+    return [
+        Choice(tokens[i], scores.get(i)) if finite[i] else Choice(None) for i in range(len(rows))
+    ]
+
+
+def score(logits: Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[TokenLogprob]:
+    """Log-probabilities of ``tokens`` and of each row's ``tops`` most likely alternatives."""
+    total = logits.logsumexp(-1)
+    index = torch.tensor(tokens, device=logits.device)
+    own = (logits.gather(1, index[:, None])[:, 0] - total).tolist()
+    most = min(max(tops), logits.shape[1])
+    if not most:
+        return [TokenLogprob(token_id=t, logprob=p) for t, p in zip(tokens, own, strict=True)]
+    values, ids = logits.topk(most, -1)
+    values = values - total[:, None]
+    return [
+        TokenLogprob(token_id=token, logprob=logprob, top=tuple(zip(i[:top], v[:top], strict=True)))
+        for token, logprob, top, i, v in zip(
+            tokens, own, tops, ids.tolist(), values.tolist(), strict=True
+        )
+    ]
+
+
+@dataclass(slots=True)
+class _Cells:
+    """Scattered cells ``(row, token)`` and a value for each."""
+
+    rows: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def add(self, row: int, tokens: Sequence[int], values: Sequence[float]) -> None:
+        self.rows += [row] * len(tokens)
+        self.tokens += tokens
+        self.values += values
+
+    def apply(self, logits: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+        if not self.rows:
+            return
+        where = (
+            torch.tensor(self.rows, device=logits.device),
+            torch.tensor(self.tokens, device=logits.device),
+        )
+        values = torch.tensor(self.values, dtype=logits.dtype, device=logits.device)
+        logits[where] = change(logits[where], values)
+
+
+def edit(logits: Tensor, rows: Sequence[Row]) -> None:
+    """Apply penalties, bias and ``min_tokens`` in place."""
+    repeated, shifted, banned = _Cells(), _Cells(), _Cells()
+    for i, row in enumerate(rows):
+        s = row.sampling
+        if not row.edits:
+            continue
+        if s.repetition_penalty != 1:
+            seen = list({*row.prompt, *row.output})
+            repeated.add(i, seen, [s.repetition_penalty] * len(seen))
+        shift: dict[int, float] = dict(s.logit_bias)
+        if s.presence_penalty or s.frequency_penalty:
+            for token, times in _counts(row.output).items():
+                penalty = s.presence_penalty + s.frequency_penalty * times
+                shift[token] = shift.get(token, 0.0) - penalty
+        shifted.add(i, list(shift), list(shift.values()))
+        if row.index < s.min_tokens:
+            banned.add(i, row.ends, [0.0] * len(row.ends))
+    repeated.apply(logits, lambda x, p: torch.where(x > 0, x / p, x * p))
+    shifted.apply(logits, torch.add)
+    banned.apply(logits, lambda x, _: torch.full_like(x, -math.inf))
+
+
+def _counts(tokens: Sequence[int]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for token in tokens:
+        counts[token] = counts.get(token, 0) + 1
+    return counts
+
+
+def _draw(logits: Tensor, rows: Sequence[Row]) -> Tensor:
+    """One token a row from edited float32 logits, which are used up."""
+    samplings = [row.sampling for row in rows]
+    hot = [i for i, s in enumerate(samplings) if s.temperature]
+    tokens = logits.argmax(-1)
+    if not hot:
+        return tokens
+    index = torch.tensor(hot, device=logits.device)
+    chosen = [samplings[i] for i in hot]
+    kept = logits[index] if len(hot) < len(rows) else logits
+    # The largest becomes 0 before dividing: a tiny temperature must not overflow.
+    kept = (kept - kept.amax(-1, keepdim=True)) / _column([s.temperature for s in chosen], logits)
+    probabilities = restrict(kept, chosen)
+    draws = [uniform(rows[i].seed, rows[i].choice, rows[i].index) for i in hot]
+    tokens[index] = _invert(probabilities, draws)
+    return tokens
+
+
+def _invert(probabilities: Tensor, draws: Sequence[float]) -> Tensor:
+    """The first token at which the running sum passes ``draw`` times the whole."""
+    running = probabilities.cumsum(-1, dtype=torch.float64)
+    target = torch.tensor(draws, dtype=torch.float64, device=running.device)[:, None]
+    whole = running[:, -1:]
+    target = torch.minimum(target * whole, whole.nextafter(torch.zeros_like(whole)))
+    return torch.searchsorted(running, target, right=True)[:, 0]
+
+
+def restrict(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
+    """Probabilities, up to a factor a row, after top-k, top-p and min-p; ties at a cut are kept."""
+    size = logits.shape[1]
+    weights = (logits - logits.amax(-1, keepdim=True)).exp_()
+    ks = [s.top_k if 0 < s.top_k < size else size for s in samplings]
+    for k in {k for k in ks if k < size}:
+        index = torch.tensor([i for i, own in enumerate(ks) if own == k], device=logits.device)
+        part = weights[index]
+        part[part < part.topk(k, -1).values[:, -1:]] = 0
+        weights[index] = part
+    nucleus = [i for i, s in enumerate(samplings) if s.top_p < 1]
+    if nucleus:
+        index = torch.tensor(nucleus, device=logits.device)
+        part = weights[index]
+        part[part < _nucleus(part, [samplings[i].top_p for i in nucleus])] = 0
+        weights[index] = part
+    if any(s.min_p for s in samplings):
+        # The largest weight is 1, so that min_p is a threshold as it stands.
+        weights[weights < _column([s.min_p for s in samplings], logits)] = 0
+    return weights
+
+
+def _nucleus(weights: Tensor, ps: Sequence[float]) -> Tensor:
+    """The smallest weight of each row's shortest most likely tokens that reach ``p`` together."""
+    goal = weights.sum(-1, keepdim=True, dtype=torch.float64) * _column(ps, weights).double()
+    count = min(NUCLEUS, weights.shape[1])
+    while True:
+        values = weights.topk(count, -1).values
+        running = values.cumsum(-1, dtype=torch.float64)
+        if count == weights.shape[1] or bool((running[:, -1:] >= goal).all()):
+            break
+        count = min(count * 32, weights.shape[1])
+    last = torch.searchsorted(running, goal).clamp_(max=count - 1)
+    return values.gather(1, last)
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]

@@ -1,0 +1,101 @@
+"""Keys and values in blocks, and attention over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from inference_workers.layers.batch import Batch, Group, Window
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """What one layer keeps for each token, and how far back it looks (``None``: everything)."""
+
+    heads: int
+    key_size: int
+    value_size: int
+    window: Window = None
+
+    def values(self) -> int:
+        return self.heads * (self.key_size + self.value_size)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValues:
+    """One layer's store: ``(blocks, block size, heads, size)`` each. Block 0 is only padding."""
+
+    keys: Tensor
+    values: Tensor
+
+    def write(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Keep ``(rows, heads, size)`` at ``slots`` (block * block size + offset)."""
+        self.keys.flatten(0, 1).index_copy_(0, slots, keys)
+        self.values.flatten(0, 1).index_copy_(0, slots, values)
+
+    def clear(self, blocks: Tensor) -> None:
+        """Zero blocks before their next owner: NaN of the last one would pass through a mask."""
+        self.keys.index_fill_(0, blocks, 0)
+        self.values.index_fill_(0, blocks, 0)
+
+
+def windows(shapes: Iterable[LayerShape]) -> tuple[Window, ...]:
+    """The distinct windows, everything first."""
+    return tuple(sorted({s.window for s in shapes}, key=lambda w: (w is not None, w or 0)))
+
+
+def allocate(
+    shapes: Sequence[LayerShape],
+    *,
+    blocks: int,
+    block_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> list[KeyValues]:
+    """Stores for ``blocks`` usable blocks and the padding block."""
+
+    def zeros(heads: int, size: int) -> Tensor:
+        shape = (blocks + 1, block_size, heads, size)
+        return torch.zeros(shape, dtype=dtype, device=device)
+
+    return [KeyValues(zeros(s.heads, s.key_size), zeros(s.heads, s.value_size)) for s in shapes]
+
+
+def attend(
+    queries: Tensor, store: KeyValues, batch: Batch, *, window: Window, scale: float
+) -> Tensor:
+    """Attention of ``(rows, query heads, size)`` over everything stored; ``(rows, features)``.
+
+    Grouped heads (arXiv 2305.13245): query head ``h`` reads key head ``h // (heads / key heads)``.
+    """
+    parts = [_attend(queries[group.rows], store, group, window, scale) for group in batch.groups]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _attend(
+    queries: Tensor, store: KeyValues, group: Group, window: Window, scale: float
+) -> Tensor:
+    view = group.views[window]
+    count, length = len(group.members), group.queries
+    heads = store.keys.shape[2]
+    each = queries.shape[1] // heads
+    if group.gather is not None:
+        queries = queries.index_select(0, group.gather)
+    # The heads of a group become further rows of their key head: nothing is repeated.
+    grouped = queries.view(count, length, heads, each, -1).permute(0, 2, 1, 3, 4)
+    grouped = grouped.reshape(count, heads, length * each, -1)
+    keys = store.keys.index_select(0, view.blocks).view(count, -1, heads, store.keys.shape[3])
+    values = store.values.index_select(0, view.blocks).view(count, -1, heads, store.values.shape[3])
+    mask = view.mask
+    if length > 1 and each > 1:
+        mask = view.repeated(each)
+    out = F.scaled_dot_product_attention(
+        grouped, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask, scale=scale
+    )
+    out = out.view(count, heads, length, each, -1).permute(0, 2, 1, 3, 4)
+    out = out.reshape(count * length, -1)
+    return out if group.scatter is None else out.index_select(0, group.scatter)

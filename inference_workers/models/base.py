@@ -1,0 +1,116 @@
+"""What the engine asks of a model, and how model files read their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from inference_workers.errors import ModelError
+from inference_workers.layers.attention import KeyValues, LayerShape
+from inference_workers.layers.batch import Batch, Window
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What the cache and the checks of requests need to know.
+
+    ``windows`` are the attention windows for which batches prepare views of the cache, the longest
+    (``None``: everything) first so that shorter ones can share it. ``bytes`` counts packed copies.
+    """
+
+    vocabulary: int
+    context_length: int
+    layers: tuple[LayerShape, ...]
+    windows: tuple[Window, ...]
+    dtype: torch.dtype
+    device: torch.device
+    bytes: int
+
+    def token_bytes(self) -> int:
+        """Cache memory of one token."""
+        return sum(layer.values() for layer in self.layers) * self.dtype.itemsize
+
+
+class CausalModel(Protocol):
+    """One loaded model. ``forward`` returns states of the batch's wanted rows, which ``logits`` or
+    ``greedy`` turn into answers; keys and values go into the stores, one a layer."""
+
+    @property
+    def shape(self) -> ModelShape: ...
+
+    def forward(self, batch: Batch, stores: Sequence[KeyValues]) -> Tensor: ...
+
+    def logits(self, states: Tensor) -> Tensor: ...
+
+    def greedy(self, states: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class Weights:
+    """Named tensors under a prefix; a missing or misshapen one is a ``ModelError`` naming it."""
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        prefix: str,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._tensors = tensors
+        self._prefix = prefix
+        self.dtype = dtype
+        self.device = device
+
+    def get(self, name: str, *shape: int) -> Tensor:
+        """The tensor ``prefix + name``; ``shape`` is what the configuration promises."""
+        found = self.find(name, *shape)
+        if found is None:
+            raise ModelError(
+                f"The weights have no tensor {self._prefix + name!r}. The checkpoint is incomplete "
+                "or belongs to another architecture: prepare the model again from its source."
+            )
+        return found
+
+    def find(self, name: str, *shape: int) -> Tensor | None:
+        """As ``get``; ``None`` when there is none."""
+        full = self._prefix + name
+        if full not in self._tensors:
+            return None
+        tensor = self._tensors[full]
+        if tuple(tensor.shape) != shape:
+            raise ModelError(
+                f"The tensor {full!r} has shape {tuple(tensor.shape)}, but the configuration says "
+                f"{shape}. They belong to different checkpoints: prepare the model again."
+            )
+        return tensor.to(device=self.device, dtype=self.dtype)
+
+    def under(self, prefix: str) -> Weights:
+        return Weights(self._tensors, self._prefix + prefix, dtype=self.dtype, device=self.device)
+
+    def head(self, embedding: Tensor, *, tied: bool) -> tuple[Tensor, bool]:
+        """The vocabulary's projection, and whether it shares the embedding's matrix."""
+        name = "lm_head.weight"
+        root = next((k for k in self._tensors if k.endswith(name)), None)
+        if tied or root is None:
+            if not tied:
+                raise ModelError(f"The weights have no tensor {name!r}: prepare the model again.")
+            return embedding, True
+        return Weights(self._tensors, root[: -len(name)], dtype=self.dtype, device=self.device).get(
+            name, *embedding.shape
+        ), False
+
+
+def text_prefix(tensors: Mapping[str, Tensor]) -> str:
+    """What precedes ``embed_tokens.weight``: ``model.``, ``language_model.model.`` and the like."""
+    key = "embed_tokens.weight"
+    for name in tensors:
+        if name.endswith(key):
+            return name[: -len(key)]
+    raise ModelError(
+        f"The weights have no tensor ending in {key!r}. The checkpoint is incomplete or belongs to "
+        "another architecture: prepare the model again from its source."
+    )

@@ -1,0 +1,117 @@
+"""From a prepared folder to a model in memory. Weights are mapped, read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from inference_workers.errors import ModelError
+from inference_workers.models.folder import find_weights, read_config
+from inference_workers.models.manifest import Manifest, read_manifest
+from inference_workers.models.resources import require_memory
+
+if TYPE_CHECKING:
+    import torch
+
+MEMORY_MARGIN = 1.1
+"""What building a model takes beyond its own tensors, at most: one layer's copy while it moves."""
+
+
+class WeightReader(Mapping[str, "torch.Tensor"]):
+    """A checkpoint's tensors by name, over all of its files.
+
+    A tensor's bytes are pages of the file until somebody copies them: reading a name costs nothing
+    much, and a tensor that nobody asks for is never read. Views stay valid after ``close``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self._files: dict[str, Any] = {}
+        self._stack = ExitStack()
+        found = find_weights(folder)
+        self.parameters = found.parameters
+        try:
+            for path in found.files:
+                opened = self._stack.enter_context(safe_open(str(path), framework="pt"))
+                self._files |= dict.fromkeys(opened.keys(), opened)
+        except SafetensorError as error:
+            self._stack.close()
+            raise ModelError(
+                f"{folder.name}'s weights can't be read ({error}). Prepare the model again.",
+                code="corrupt",
+            ) from error
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        tensor: torch.Tensor = self._files[name].get_tensor(name)
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._files = {}
+        self._stack.close()
+
+
+def library_config(folder: Path, model_id: str) -> Any:
+    """``config.json`` as transformers' own configuration object, checked for what it may not say."""
+    read_config(folder)
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # strict configuration classes raise many kinds
+        raise ModelError(
+            f"{model_id}'s config.json is not one that its architecture can have "
+            f"({type(error).__name__}). Prepare the model again, from a good copy.",
+            code="corrupt",
+        ) from error
+
+
+def load(folder: Path, *, dtype: torch.dtype, device: torch.device | str) -> tuple[Any, Manifest]:
+    """Build the folder's model in ``dtype`` on ``device``.
+
+    Raises:
+        ModelError: not prepared, damaged, of an unknown architecture, or too large for the memory.
+    """
+    import torch
+
+    manifest = read_manifest(folder)
+    config = library_config(folder, manifest.id)
+    if torch.device(device).type == "cpu":
+        needed = int(manifest.parameters * dtype.itemsize * MEMORY_MARGIN)
+        require_memory(needed, manifest.id)
+    from inference_workers.models import registry
+
+    with WeightReader(folder) as weights:
+        try:
+            model = registry.build(config, weights, dtype=dtype, device=device)
+        except KeyError as error:
+            raise ModelError(
+                f"{manifest.id} lacks the weight {error.args[0]!r}. Prepare the model again.",
+                code="missing_weights",
+            ) from error
+    return model, manifest

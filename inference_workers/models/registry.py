@@ -1,0 +1,36 @@
+"""Which class serves a configuration. A new family is one line here and one file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference_workers.models.base import CausalModel
+from inference_workers.models.gemma3 import Gemma3
+from inference_workers.models.generic import Generic
+from inference_workers.models.llama import Llama
+
+LEAN = (Llama, Gemma3)
+
+
+def build(
+    config: Any,
+    weights: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+) -> CausalModel:
+    """The model of a transformers configuration and tensors with Hugging Face's names.
+
+    Raises:
+        ModelError: the architecture can't be served, or the weights don't fit the configuration.
+    """
+    place = torch.device(device)
+    with torch.inference_mode():
+        for family in LEAN:
+            if family.supports(config):
+                return family(config, weights, dtype=dtype, device=place)
+        return Generic(config, weights, dtype=dtype, device=place)

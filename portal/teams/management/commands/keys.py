@@ -1,0 +1,62 @@
+"""``manage.py keys``: API keys, from the console."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from portal.accounts.selectors import by_email
+from portal.teams.models import ApiKey
+from portal.teams.services import KeyRefused, create_key, ensure_personal_team, revoke_key
+
+
+class Command(BaseCommand):
+    help = "Create, list and revoke API keys of users' personal teams."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True)
+        create = verbs.add_parser("create", help="print a new key, and nothing else")
+        create.add_argument("--user", required=True, metavar="EMAIL")
+        create.add_argument("--name", required=True)
+        shown = verbs.add_parser("list", help="show keys by prefix")
+        shown.add_argument("--user", metavar="EMAIL", help="of this user only")
+        verbs.add_parser("revoke", help="end a key").add_argument("prefix")
+
+    def handle(self, *, verb: str, **options: Any) -> None:
+        if verb == "create":
+            self._create(options["user"], options["name"])
+        elif verb == "list":
+            self._list(options["user"])
+        else:
+            self._revoke(options["prefix"])
+
+    def _create(self, email: str, name: str) -> None:
+        user = by_email(email)
+        if user is None:
+            raise CommandError(f"No user {email}. manage.py users add makes one.")
+        try:
+            _key, plaintext = create_key(team=ensure_personal_team(user=user), user=user, name=name)
+        except KeyRefused as refusal:
+            raise CommandError(str(refusal)) from None
+        self.stdout.write(plaintext)
+
+    def _list(self, email: str | None) -> None:
+        keys = ApiKey.objects.select_related("created_by").order_by("created_at")
+        if email:
+            keys = keys.filter(created_by__email__iexact=email)
+        for key in keys:
+            state = "revoked" if key.revoked_at else "live"
+            used = f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never used"
+            shown = f"llm_{key.prefix}_…{key.last_four}"
+            self.stdout.write("\t".join([shown, key.created_by.email, key.name, state, used]))
+
+    def _revoke(self, prefix: str) -> None:
+        wanted = prefix.removeprefix("llm_")[:8]
+        key = ApiKey.objects.filter(prefix=wanted).first()
+        if key is None:
+            raise CommandError(f"No key {prefix}. manage.py keys list shows them by prefix.")
+        if not revoke_key(key=key):
+            raise CommandError(f"{key.name} was revoked already.")
+        self.stdout.write(f"Revoked {key.name}.")

@@ -1,0 +1,163 @@
+"""A budget holds whatever runs at once, and a job is booked once however often it is reported."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+from django.db import connection
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference_workers.contract import Usage
+from portal.accounts.models import User
+from portal.teams.models import Team
+from portal.usage import policy
+from portal.usage.models import Budget, Reservation, UsageHour
+from portal.usage.selectors import hours, standing
+from portal.usage.services import OverBudget, release, reserve, set_budget, settle
+
+
+def reserve_one(team: Team, tokens: int = 100) -> str | None:
+    job = uuid.uuid4().hex
+    try:
+        reserve(team=team, job_id=job, tokens=tokens, model="echo", source="playground")
+    except OverBudget:
+        return None
+    return job
+
+
+def in_parallel(work: object, times: int) -> list[object]:
+    def run(_: int) -> object:
+        try:
+            return work()  # type: ignore[operator]
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(run, range(times)))
+
+
+def test_a_team_without_a_budget_has_no_limit(team: Team) -> None:
+    assert reserve_one(team, 10**12)
+
+
+def test_the_last_token_fits_and_one_more_does_not(team: Team) -> None:
+    set_budget(team=team, monthly_tokens=100)
+    with pytest.raises(OverBudget) as caught:
+        reserve(team=team, job_id=uuid.uuid4().hex, tokens=101)
+    assert (caught.value.needed, caught.value.left) == (101, 100)
+    assert caught.value.retry_after > 0
+    assert not Reservation.objects.exists()
+    assert reserve_one(team, 100)
+    assert reserve_one(team, 1) is None
+
+
+def test_settling_gives_back_what_was_not_used(team: Team) -> None:
+    set_budget(team=team, monthly_tokens=100)
+    job = reserve_one(team, 100)
+    assert job
+    assert settle(job_id=job, usage=Usage(prompt_tokens=10, completion_tokens=20))
+    month = standing(team)
+    assert (month.spent, month.reserved, month.left) == (30, 0, 70)
+
+
+def test_settling_twice_bills_once(team: Team) -> None:
+    job = reserve_one(team)
+    assert job
+    usage = Usage(prompt_tokens=10, completion_tokens=20)
+    assert settle(job_id=job, usage=usage)
+    assert not settle(job_id=job, usage=usage)
+    row = UsageHour.objects.get()
+    assert (row.jobs, row.prompt_tokens, row.completion_tokens) == (1, 10, 20)
+    assert (row.model, row.source) == ("echo", "playground")
+
+
+def test_reserving_twice_holds_once(team: Team) -> None:
+    set_budget(team=team, monthly_tokens=100)
+    job = uuid.uuid4().hex
+    for _ in range(2):
+        reserve(team=team, job_id=job, tokens=60)
+    assert standing(team).reserved == 60
+
+
+def test_a_released_reservation_costs_nothing(team: Team) -> None:
+    job = reserve_one(team)
+    assert job
+    assert release(job_id=job)
+    assert not release(job_id=job)
+    assert not settle(job_id=job, usage=Usage(prompt_tokens=5))
+    assert not UsageHour.objects.exists()
+
+
+def test_last_month_is_forgotten(team: Team) -> None:
+    set_budget(team=team, monthly_tokens=100)
+    job = reserve_one(team)
+    assert job
+    settle(job_id=job, usage=Usage(prompt_tokens=100), at=datetime(2020, 1, 31, 23, 59, tzinfo=UTC))
+    assert standing(team).spent == 0
+    assert reserve_one(team, 100)
+
+
+def test_one_teams_spending_is_not_anothers(team: Team, outsider: User) -> None:
+    set_budget(team=team, monthly_tokens=100)
+    other = outsider.memberships.get().team
+    reserve_one(other, 5000)
+    assert standing(team).left == 100
+    assert not hours(other, viewer=team.memberships.get().user, since=datetime.now(UTC)).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_forty_at_once_share_a_budget_for_ten(team: Team) -> None:
+    Budget.objects.create(team=team, monthly_tokens=1000)
+    won = [job for job in in_parallel(lambda: reserve_one(team), 40) if job]
+    assert len(won) == 10
+    assert standing(team).left == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_reserving_and_settling_at_once_never_passes_the_limit(team: Team) -> None:
+    """Each job uses half of what it held, so the tenth-and-a-half fits, and nothing else."""
+    Budget.objects.create(team=team, monthly_tokens=1000)
+
+    def one() -> bool:
+        job = reserve_one(team)
+        return bool(job and settle(job_id=job, usage=Usage(completion_tokens=50)))
+
+    in_parallel(one, 40)
+    month = standing(team)
+    assert month.reserved == 0
+    assert 900 < month.spent <= 1000
+
+
+@pytest.mark.django_db(transaction=True)
+def test_settling_at_once_adds_up_and_bills_once(team: Team) -> None:
+    jobs = [reserve_one(team) for _ in range(8)]
+    usage = Usage(prompt_tokens=3, completion_tokens=4)
+    pairs = iter(jobs * 3)
+    in_parallel(lambda: settle(job_id=next(pairs) or "", usage=usage), 24)
+    row = UsageHour.objects.get()
+    assert (row.jobs, row.prompt_tokens, row.completion_tokens) == (8, 24, 32)
+
+
+tokens = st.integers(0, 10**9)
+
+
+@given(st.none() | tokens, tokens, tokens, tokens)
+def test_what_is_allowed_never_passes_the_limit(
+    limit: int | None, spent: int, reserved: int, wanted: int
+) -> None:
+    month = policy.Standing(limit, spent, reserved)
+    assert month.allows(wanted) == (
+        limit is None or wanted == 0 or spent + reserved + wanted <= limit
+    )
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_the_next_month_is_at_most_31_days_away(moment: datetime) -> None:
+    if moment.year < 9999:
+        seconds = policy.seconds_to_next_month(moment)
+        assert 1 <= seconds <= 31 * 86400
+    assert policy.month_of(moment) <= policy.hour_of(moment) <= moment
