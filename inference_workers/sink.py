@@ -308,7 +308,7 @@ class MemorySink:
                 if job_id not in self._open:
                     continue
                 epoch, seq = self._open[job_id]
-                entry = Entry(seq=seq + 1, epoch=epoch, event=event)
+                entry = Entry(seq=seq + 1, epoch=epoch, at=time.time(), event=event)
                 self._entries[job_id].append(entry)
                 self._open[job_id] = (epoch, seq + 1)
                 if entry.terminal:

@@ -1,6 +1,7 @@
 """Job logs: one Redis Stream per job, its entries numbered from 1 without gaps.
 
-A stream's id is ``<seq>-0``; field ``p`` is the writer's epoch, field ``e`` the event's JSON.
+A stream's id is ``<seq>-0``; field ``p`` is the writer's epoch, ``t`` the time on Redis' clock
+(ms), ``e`` the event's JSON.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def encode(event: AnyEvent) -> tuple[str, str, int]:
 def decode(stream_id: str, fields: Mapping[str, str]) -> Entry:
     """An entry from the stream's id and fields, which ``XREAD`` gives too."""
     seq = int(stream_id.partition("-")[0])
-    return Entry(seq=seq, epoch=int(fields["p"]), event=read_event(fields["e"]))
+    at = int(fields.get("t", 0)) / 1000
+    return Entry(seq=seq, epoch=int(fields["p"]), at=at, event=read_event(fields["e"]))
 
 
 class JobLog:

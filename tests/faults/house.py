@@ -63,16 +63,19 @@ class House:
             "OMP_NUM_THREADS": "1",
         }
 
-    def worker(self, *, slots: int = 32, wait: bool = True) -> str:
+    def worker(
+        self, *arguments: str, slots: int = 32, wait: bool = True, **environment: str
+    ) -> str:
         """Start a worker process under a new name."""
         name = f"w{len(self.workers) + 1}"
         self.workers[name] = spawn(
             [
                 sys.executable, "-m", "inference_workers", "serve", "--model", MODEL,
                 "--path", self.folder / "model", "--name", name, "--slots", str(slots),
+                *arguments,
             ],
             self.folder / f"{name}.log",
-            self._environment,
+            self._environment | environment,
         )  # fmt: skip
         if wait:
             self.ready(name)

@@ -26,7 +26,7 @@ local function append_one(id, epoch, first, count, at)
   for i = seq - first + 1, count - 1 do
     local a = at + 3 * i
     seq = seq + 1
-    redis.call('XADD', key('log', id), seq .. '-0', 'p', epoch, 'e', ARGV[a])
+    redis.call('XADD', key('log', id), seq .. '-0', 'p', epoch, 't', t, 'e', ARGV[a])
     local kind = ARGV[a + 1]
     if kind == 'd' then
       deltas = deltas + 1

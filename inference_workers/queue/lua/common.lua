@@ -107,7 +107,7 @@ local function conclude(id, head, t)
   local job = key('job', id)
   local f = redis.call('HMGET', job, 'worker', 'epoch')
   local seq = redis.call('HINCRBY', job, 'seq', 1)
-  redis.call('XADD', key('log', id), seq .. '-0', 'p', f[2], 'e',
+  redis.call('XADD', key('log', id), seq .. '-0', 'p', f[2], 't', t, 'e',
     '{' .. head .. ',"usage":' .. usage_json(id) .. '}')
   ended(id, f[1], t)
 end
