@@ -18,6 +18,7 @@ import pytest
 from django.conf import settings
 
 from tests import environment
+from tests.running import running  # noqa: F401  (a fixture)
 
 environment.prepare()
 django.setup()  # here, because pytest-django looked for settings before they were decided

@@ -86,9 +86,7 @@ async def create(
             made, _ = await making
             await leave([part.job for part in made], returning=False)
         raise
-    attachment = await Attachment.make(
-        [part.job for part in parts], returning=bool(key), gone=gone
-    )
+    attachment = await Attachment.make([part.job for part in parts], returning=bool(key), gone=gone)
     return Ordered(parts, vocabulary, attachment)
 
 
@@ -130,3 +128,36 @@ def _echoed(order: Order, job: Job, tokenizer: Tokenizer) -> str | None:
     if isinstance(order.input, jobs.TextInput):
         return order.input.text
     return tokenizer.decode(job.input_ids)
+
+
+def listed_models() -> list[CatalogueModel]:
+    return list(selectors.listed())
+
+
+def no_such_model(model_id: str) -> ApiError:
+    return ApiError(
+        404,
+        f"There is no model '{model_id[:80]}' here. GET /v1/models lists those there are.",
+        code="model_not_found",
+        param="model",
+    )
+
+
+def refusal(error: jobs.JobError, field: str, model: str) -> ApiError:
+    """A service's refusal in the caller's words: ``field`` is what they call the input."""
+    if isinstance(error, jobs.UnknownModel):
+        return no_such_model(model)
+    param = field if error.field == "input" else error.field
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    return ApiError(error.status, error.message, code=error.code, param=param, headers=headers)
+
+
+def _idempotency_key(request: HttpRequest) -> str:
+    key = request.headers.get("Idempotency-Key", "")
+    if key and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise ApiError(
+            400,
+            "An Idempotency-Key has 1 to 120 visible ASCII characters.",
+            code="invalid_idempotency_key",
+        )
+    return key

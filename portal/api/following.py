@@ -56,7 +56,9 @@ async def follow(part: Followed) -> AsyncIterator[Step]:
             raise _failure(event)
         elif isinstance(event, Cancelled):
             raise ApiError(
-                409, "The request was cancelled before it finished; send it again.", code="cancelled"
+                409,
+                "The request was cancelled before it finished; send it again.",
+                code="cancelled",
             )
 
 

@@ -48,9 +48,7 @@ async def chat_completions(request: HttpRequest, body: ChatRequest) -> HttpRespo
 @api.post("/completions", auth=KEY, summary="Continue a text")
 async def completions(request: HttpRequest, body: CompletionRequest) -> HttpResponseBase:
     orders = creation.completion_orders(body)
-    return await _answer(
-        request, body, orders, CompletionForm, "cmpl", body.logprobs is not None
-    )
+    return await _answer(request, body, orders, CompletionForm, "cmpl", body.logprobs is not None)
 
 
 async def _answer(

@@ -78,7 +78,9 @@ async def _frames(
 
 
 def _frame(body: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return (
+        b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    )
 
 
 def _comment(state: str, position: int | None) -> bytes:

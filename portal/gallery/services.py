@@ -24,9 +24,7 @@ class NotRunnable(Exception):
     """The app has no version to run."""
 
 
-def run_app(
-    *, app: App, team: Team, user: User | None, session: str, inputs: Any
-) -> AppRun:
+def run_app(*, app: App, team: Team, user: User | None, session: str, inputs: Any) -> AppRun:
     """Run an app's current version: a job, or one for each label that is scored.
 
     Raises:
@@ -47,7 +45,7 @@ def run_app(
                 user=user,
                 session=session,
                 source=f"app:{app.slug}@{version.number}",
-                model=definition.model or settings.LLMASOS.default_model,
+                model=model_of(definition),
                 input=jobs.TextInput(text),
                 sampling=sampling,
             )
@@ -57,6 +55,11 @@ def run_app(
         for job, _ in made:
             jobs.cancel_job(job=job)
         raise
+
+
+def model_of(definition: Definition) -> str:
+    """The id of the model that the app runs on."""
+    return definition.model or settings.LLMASOS.default_model
 
 
 def _work(definition: Definition, inputs: dict[str, str]) -> list[tuple[str, str, Sampling]]:
