@@ -4,7 +4,7 @@
     engine        EngineLoop: the only one that touches the engine
     sink          RedisSink: appends what the engine made
     heartbeat     Heartbeat: renews the lease, hears orders
-    claimer       claims every 250 ms, and at once when a slot becomes free
+    claimer       claims when jobs come or a slot becomes free, and every 250 ms
     wake-ups      Celery's worker: claims when a message comes
 
 The process ends with 0 when it was told to, with ``EXIT_REFUSED`` when a setting or the model is
@@ -74,6 +74,7 @@ class Runtime:
         self._look = threading.Event()
         self._ending = threading.Event()
         self._broken = False
+        self._testing = False
         self._reason = ""
 
     def run(self) -> int:
@@ -125,6 +126,7 @@ class Runtime:
         claim = self._queue.claim(self._settings.model, self._settings.name)
         if claim is None:
             return None
+        self._testing = claim.suspect
         if claim.last_seq == 0:
             return Admission(claim)
         entries = self._log.read(claim.job.id, count=claim.last_seq)
@@ -161,7 +163,7 @@ class Runtime:
             self._sink,
             worker=self._settings.name,
             digest=self._manifest.digest,
-            on_room=self._look.set,
+            on_room=self._on_room,
             on_give_back=self._give_back,
             on_death=self._die,
         )
@@ -190,8 +192,22 @@ class Runtime:
                 log.exception("claim_failed")
             if not self._sink.alive:
                 self._die(RuntimeError("the sink's thread ended"))
-            self._look.wait(LOOK_SECONDS)
-            self._look.clear()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Until there is room, a suspect has proved itself, or jobs came; a look's time at most."""
+        if self._loop is not None and self._loop.room and not self._testing:
+            try:
+                self._queue.wait_jobs(self._settings.model, LOOK_SECONDS)
+                return
+            except redis.exceptions.RedisError as error:
+                log.debug("wait_failed", error=str(error))
+        self._look.wait(LOOK_SECONDS)
+        self._look.clear()
+
+    def _on_room(self) -> None:
+        self._testing = False
+        self._look.set()
 
     def _give_back(self, jobs: Sequence[str], crashed: bool) -> None:
         try:

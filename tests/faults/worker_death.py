@@ -1,4 +1,4 @@
-"""R1, R1b, R2, R3: workers that are killed, poisoned, frozen, or not there."""
+"""R1, R1b, R2, R3, R6: workers that are killed, poisoned, frozen, not there, or replaced."""
 
 from __future__ import annotations
 
@@ -199,3 +199,39 @@ def lost_before_start(*, doses: int, seed: int) -> Row:
     row.check(latest <= 3.0, f"one started {latest:.2f} s after a worker was ready")
     row.figures = f"{len(jobs)} jobs, all run; the last began {latest:.2f} s after ready"
     return row
+
+
+def rolling_restart(*, doses: int, streams: int, seed: int) -> Row:
+    """R6: SIGTERM to one worker after the other, each replaced first, under load."""
+    rng = random.Random(seed)
+    row = Row("R6", f"{doses} rolling restarts, {streams} streams, two workers", seed)
+    jobs: list[Job] = []
+    drains: list[float] = []
+    with a_house(lease=6.0) as house:
+        old = [house.worker() for _ in range(2)]
+        for _ in range(doses):
+            _fill(house, rng, jobs, streams)
+            until(partial(_some_in_decode, house), 20, "jobs run")
+            new = house.worker()
+            victim = old.pop(0)
+            begin = time.monotonic()
+            house.signal(victim, signal.SIGTERM)
+            code = house.workers[victim].wait(40)
+            drains.append(time.monotonic() - begin)
+            row.check(code == 0, f"{victim} ended with {code}")
+            old.append(new)
+        until(lambda: not house.reader.open(), 120, "every stream ends")
+        judge(house, row, jobs)
+        gaps = sorted(house.reader.jobs[job.id].longest_gap() for job in jobs)
+        crashes = [state.crashes for job in jobs if (state := house.queue.state(job.id))]
+    row.check(max(drains) <= 30, f"a drain took {max(drains):.1f} s")
+    row.check(not any(crashes), "a drained worker's job counts as crashed")
+    row.figures = (
+        f"{len(jobs)} jobs, 0 failed; drain {max(drains):.2f} s; longest gap {gaps[-1]:.2f} s"
+    )
+    return row
+
+
+def _some_in_decode(house: House) -> bool:
+    jobs = [house.reader.jobs[job_id] for job_id in house.reader.open()]
+    return sum(len(job.entries) > 5 for job in jobs) >= len(jobs) // 2
