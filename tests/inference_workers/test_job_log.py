@@ -39,6 +39,21 @@ def test_entries_are_numbered_from_one_and_read_as_written(room: Room) -> None:
     assert room.log.read("j1", after=8) == []
 
 
+def test_an_entry_says_when_it_was_logged(room: Room) -> None:
+    worker = running(room)
+    room.log.append([Append("j1", 1, 1, EVENTS[:1])], worker=worker)
+    room.log.append([Append("j1", 1, 2, EVENTS[1:2])], worker=worker)
+    assert room.queue.cancel("j1") == "flagged"
+    room.leases.release(worker, crashed=True)  # ends it: the terminal entry is the script's
+    times = [entry.at for entry in room.log.read("j1")]
+    assert len(times) == 3
+    state = room.queue.state("j1")
+    assert state is not None
+    assert state.claimed_at is not None
+    assert state.claimed_at <= times[0] <= times[1] <= times[2]
+    assert times[2] - times[0] < 60
+
+
 def test_a_gap_is_refused_and_says_what_is_missing(room: Room) -> None:
     worker = running(room)
     room.log.append([Append("j1", 1, 1, EVENTS[:2])], worker=worker)

@@ -1,0 +1,278 @@
+"""One engine per process: load, claim, run, drain, shut down.
+
+    main thread   starts the others and waits for a reason to end
+    engine        EngineLoop: the only one that touches the engine
+    sink          RedisSink: appends what the engine made
+    heartbeat     Heartbeat: renews the lease, hears orders
+    claimer       claims when jobs come or a slot becomes free, and every 250 ms
+    wake-ups      Celery's worker: claims when a message comes
+
+The process ends with 0 when it was told to, with ``EXIT_REFUSED`` when a setting or the model is
+wrong (starting it again won't help), and with ``EXIT_BROKEN`` when its engine broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+import redis
+import structlog
+
+from inference_workers import config, logs
+from inference_workers.app import WakeUps
+from inference_workers.config import WorkerSettings, worker_settings
+from inference_workers.contract import Delta
+from inference_workers.engine.protocol import Engine
+from inference_workers.errors import ModelError, WorkerError
+from inference_workers.heartbeat import Heartbeat
+from inference_workers.loading import DEFAULT_SLOTS, load_engine
+from inference_workers.loop import Admission, EngineLoop
+from inference_workers.metrics import serve_metrics
+from inference_workers.models.manifest import Manifest, read_manifest
+from inference_workers.queue import FairQueue, JobLog, Leases, connect
+from inference_workers.sink import RedisSink
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 0.25
+FLUSH_SECONDS = 10.0
+STEP_SECONDS = 12.0
+"""How long a drain waits for the step under way and for Redis: together below 30 s."""
+EXIT_REFUSED, EXIT_BROKEN = 2, 70
+
+
+class Runtime:
+    """Everything that one worker process runs. ``run`` returns the process' exit code."""
+
+    def __init__(self, settings: WorkerSettings, manifest: Manifest) -> None:
+        self._settings, self._manifest = settings, manifest
+        client = connect(settings.redis_url)
+        self._queue, self._log = FairQueue(client), JobLog(client)
+        self._leases = Leases(client, lease_seconds=settings.lease_seconds)
+        self._sink = RedisSink(
+            JobLog(connect(settings.redis_url, retries=0)), settings.name, on_report=self._wake
+        )
+        self._heartbeat = Heartbeat(
+            self._leases,
+            self._sink,
+            worker=settings.name,
+            model=settings.model,
+            slots=settings.slots or DEFAULT_SLOTS,
+            lease_seconds=settings.lease_seconds,
+            stall_seconds=settings.stall_seconds,
+            on_drain=lambda: self.end("operator"),
+            on_stall=lambda: os._exit(EXIT_BROKEN),
+        )
+        self._loop: EngineLoop | None = None
+        self._claiming = threading.Lock()
+        self._look = threading.Event()
+        self._ending = threading.Event()
+        self._broken = False
+        self._testing = False
+        self._reason = ""
+
+    def run(self) -> int:
+        """Serve until told to end. Call it from the main thread."""
+        self._sink.start()
+        self._heartbeat.start()
+        if self._settings.metrics_port:
+            serve_metrics(
+                self._settings.metrics_port,
+                lambda: self._heartbeat.info,
+                lambda: self._sink.pending,
+            )
+        failures: list[WorkerError] = []
+        threading.Thread(target=self._load, args=(failures,), name="load", daemon=True).start()
+        self._ending.wait()
+        if failures:
+            log.error("model_not_loaded", code=failures[0].code, error=failures[0].message)
+        self._drain()
+        if self._broken:
+            return EXIT_BROKEN
+        return EXIT_REFUSED if failures else 0
+
+    def end(self, reason: str) -> None:
+        """Begin to drain; safe from any thread and from a signal handler."""
+        self._reason = self._reason or reason
+        self._ending.set()
+        self._look.set()
+
+    def claim_all(self) -> int:
+        """Claim until nothing is claimable or the engine is full; answers how many were claimed."""
+        loop, claimed = self._loop, 0
+        if loop is None:
+            return 0
+        with self._claiming:
+            while not self._ending.is_set() and loop.reserve():
+                try:
+                    admission = self._claim()
+                except BaseException:
+                    loop.unreserve()
+                    raise
+                if admission is None:
+                    loop.unreserve()
+                    break
+                loop.admit(admission)
+                claimed += 1
+        return claimed
+
+    def _claim(self) -> Admission | None:
+        claim = self._queue.claim(self._settings.model, self._settings.name)
+        if claim is None:
+            return None
+        self._testing = claim.suspect
+        if claim.last_seq == 0:
+            return Admission(claim)
+        entries = self._log.read(claim.job.id, count=claim.last_seq)
+        return Admission(
+            claim, [entry.event for entry in entries if isinstance(entry.event, Delta)]
+        )
+
+    def _wake(self) -> None:
+        if self._loop is not None:
+            self._loop.wake()
+
+    def _load(self, failures: list[WorkerError]) -> None:
+        progress = self._heartbeat.loading
+
+        def tell(fraction: float, message: str) -> None:
+            progress.fraction, progress.message = fraction, message
+
+        try:
+            engine = load_engine(self._manifest, self._settings, tell)
+        except WorkerError as error:
+            failures.append(error)
+            self.end("model not loaded")
+        except BaseException as error:
+            log.exception("loading_failed")
+            name = self._settings.model
+            failures.append(ModelError(f"{name} can't be loaded ({error}). Prepare it again."))
+            self.end("model not loaded")
+        else:
+            self._serve(engine)
+
+    def _serve(self, engine: Engine) -> None:
+        loop = EngineLoop(
+            engine,
+            self._sink,
+            worker=self._settings.name,
+            digest=self._manifest.digest,
+            on_room=self._on_room,
+            on_give_back=self._give_back,
+            on_death=self._die,
+        )
+        loop.start()
+        self._loop = self._heartbeat.loop = loop
+        self._heartbeat.state = "ready"
+        log.info("ready", capacity=engine.capacity())
+        threading.Thread(target=self._claimer, name="claimer", daemon=True).start()
+        wake_ups = WakeUps(
+            self._settings.redis_url,
+            model=self._settings.model,
+            worker=self._settings.name,
+            claim_all=self.claim_all,
+        )
+        wake_ups.start()
+        self._ending.wait()
+        wake_ups.stop()
+
+    def _claimer(self) -> None:
+        while not self._ending.is_set():
+            try:
+                self.claim_all()
+            except redis.exceptions.RedisError as error:
+                log.debug("claim_failed", error=str(error))
+            except Exception:
+                log.exception("claim_failed")
+            if not self._sink.alive:
+                self._die(RuntimeError("the sink's thread ended"))
+            self._rest()
+
+    def _rest(self) -> None:
+        """Until there is room, a suspect has proved itself, or jobs came; a look's time at most."""
+        if self._loop is not None and self._loop.room and not self._testing:
+            try:
+                self._queue.wait_jobs(self._settings.model, LOOK_SECONDS)
+                return
+            except redis.exceptions.RedisError as error:
+                log.debug("wait_failed", error=str(error))
+        self._look.wait(LOOK_SECONDS)
+        self._look.clear()
+
+    def _on_room(self) -> None:
+        self._testing = False
+        self._look.set()
+
+    def _give_back(self, jobs: Sequence[str], crashed: bool) -> None:
+        try:
+            self._leases.release(self._settings.name, crashed=crashed, jobs=jobs)
+        except redis.exceptions.RedisError as error:
+            # The heartbeat finds jobs that Redis thinks are here and gives them back.
+            log.warning("jobs_not_given_back", jobs=list(jobs), error=str(error))
+
+    def _die(self, error: BaseException) -> None:
+        log.critical("engine_broken", error=repr(error))
+        self._broken = True
+        self.end("engine broken")
+
+    def _drain(self) -> None:
+        """Claim nothing more, finish the step under way, log what it made, hand the rest over."""
+        log.info("draining", reason=self._reason)
+        self._heartbeat.state = "draining"
+        worker = self._settings.name
+        with self._claiming:
+            stopped = self._loop is None or self._loop.stop(STEP_SECONDS)
+        flushed = self._sink.flush(FLUSH_SECONDS)
+        self._sink.stop()
+        self._heartbeat.stop()
+        try:
+            handed = self._leases.release(worker, crashed=self._broken)
+            self._leases.drop(worker)
+            log.info("drained", handed_over=handed, stopped=stopped, flushed=flushed)
+        except redis.exceptions.RedisError as error:
+            log.warning("lease_left_to_lapse", error=str(error))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    config.add_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """``python -m inference_workers serve``: the exit code is the process'."""
+    try:
+        settings = worker_settings(args, os.environ)
+        logs.configure(settings.log_level, worker=settings.name, model=settings.model)
+        manifest = read_manifest(settings.path)
+        _check_id(settings, manifest)
+    except WorkerError as error:
+        refusal = {"error": {"code": error.code, "message": error.message}}
+        print(json.dumps(refusal), file=sys.stderr)
+        return EXIT_REFUSED
+    os.nice(settings.nice)
+    runtime = Runtime(settings, manifest)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda caught, frame: _end(runtime, caught))
+    code = runtime.run()
+    sys.stderr.flush()
+    # Other threads may be in the middle of a kernel or a blocking read: nothing is left to save.
+    os._exit(code)
+
+
+def _end(runtime: Runtime, caught: int) -> None:
+    """The first signal drains; a second one ends the process at once."""
+    signal.signal(caught, signal.SIG_DFL)
+    runtime.end(signal.Signals(caught).name)
+
+
+def _check_id(settings: WorkerSettings, manifest: Manifest) -> None:
+    if manifest.id != settings.model:
+        raise ModelError(
+            f"{settings.path} holds {manifest.id}, not {settings.model}. Give the folder of the "
+            "model, or prepare it there."
+        )

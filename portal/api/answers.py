@@ -1,0 +1,167 @@
+"""The bodies of answers: a chat's and a completion's, whole and in chunks.
+
+An interface of two forms over the same pieces: ``portal.api.following`` says what happened,
+the forms here say how OpenAI would write it down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from inference_workers.contract import Usage
+from portal.api.logprobs import CompletionLogprobs, Scored, Vocabulary, chat_logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one log entry adds to the choice ``index``; ``finish`` is set on the choice's last."""
+
+    index: int
+    text: str
+    tokens: tuple[Scored, ...] = ()
+    finish: str | None = None
+
+
+class Form(Protocol):
+    """How an endpoint writes its answer."""
+
+    def head(self, index: int) -> dict[str, Any] | None:
+        """A chunk that opens choice ``index``, where the form has one."""
+
+    def chunk(self, piece: Piece) -> dict[str, Any]: ...
+
+    def whole(self, pieces: Sequence[Piece], usage: Usage) -> dict[str, Any]: ...
+
+    def usage_chunk(self, usage: Usage) -> dict[str, Any]: ...
+
+
+@dataclass
+class _Base:
+    id: str
+    created: int
+    model: str
+    vocabulary: Vocabulary
+    scored: bool
+    """Whether the caller asked for logprobs."""
+    usage_in_chunks: bool = False
+    """With ``include_usage``, every chunk but the last carries ``usage: null``."""
+
+    kind = ""
+    chunk_kind = ""
+
+    def _body(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        }
+
+    def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        body = self._body(self.chunk_kind, [choice])
+        return body | {"usage": None} if self.usage_in_chunks else body
+
+    def usage_chunk(self, usage: Usage) -> dict[str, Any]:
+        return self._body(self.chunk_kind, []) | {"usage": usage_form(usage)}
+
+
+@dataclass
+class ChatForm(_Base):
+    kind = "chat.completion"
+    chunk_kind = "chat.completion.chunk"
+
+    def head(self, index: int) -> dict[str, Any] | None:
+        delta = {"role": "assistant", "content": "", "refusal": None}
+        return self._chunk(
+            {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+        )
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        delta = {"content": piece.text} if piece.text or piece.tokens else {}
+        return self._chunk(
+            {
+                "index": piece.index,
+                "delta": delta,
+                "logprobs": self._logprobs(piece.tokens) if piece.tokens else None,
+                "finish_reason": piece.finish,
+            }
+        )
+
+    def whole(self, pieces: Sequence[Piece], usage: Usage) -> dict[str, Any]:
+        choices = [
+            {
+                "index": piece.index,
+                "message": {"role": "assistant", "content": piece.text, "refusal": None},
+                "logprobs": self._logprobs(piece.tokens),
+                "finish_reason": piece.finish,
+            }
+            for piece in pieces
+        ]
+        return self._body(self.kind, choices) | {"usage": usage_form(usage)}
+
+    def _logprobs(self, tokens: Sequence[Scored]) -> dict[str, Any] | None:
+        return chat_logprobs(self.vocabulary, tokens) if self.scored else None
+
+
+@dataclass
+class CompletionForm(_Base):
+    kind = "text_completion"
+    chunk_kind = "text_completion"
+    _counters: dict[int, CompletionLogprobs] = field(default_factory=dict)
+
+    def head(self, index: int) -> dict[str, Any] | None:
+        return None
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        return self._chunk(self._choice(piece))
+
+    def whole(self, pieces: Sequence[Piece], usage: Usage) -> dict[str, Any]:
+        choices = [self._choice(piece) for piece in pieces]
+        return self._body(self.kind, choices) | {"usage": usage_form(usage)}
+
+    def _choice(self, piece: Piece) -> dict[str, Any]:
+        logprobs = None
+        if self.scored:
+            counter = self._counters.setdefault(piece.index, CompletionLogprobs(self.vocabulary))
+            logprobs = counter.form(piece.tokens)
+        return {
+            "index": piece.index,
+            "text": piece.text,
+            "logprobs": logprobs,
+            "finish_reason": piece.finish,
+        }
+
+
+def usage_form(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
+
+
+def joined(pieces: Sequence[Piece], count: int) -> list[Piece]:
+    """The pieces of ``count`` choices put together, one whole piece for each, in order."""
+    texts: list[list[str]] = [[] for _ in range(count)]
+    tokens: list[list[Scored]] = [[] for _ in range(count)]
+    finish: list[str | None] = [None] * count
+    for piece in pieces:
+        texts[piece.index].append(piece.text)
+        tokens[piece.index].extend(piece.tokens)
+        finish[piece.index] = piece.finish or finish[piece.index]
+    return [
+        Piece(index, "".join(texts[index]), tuple(tokens[index]), finish[index])
+        for index in range(count)
+    ]
+
+
+def total(usages: Sequence[Usage]) -> Usage:
+    return Usage(
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+        cached_tokens=sum(usage.cached_tokens for usage in usages),
+    )

@@ -1,0 +1,148 @@
+"""The one ninja API, speaking OpenAI's dialect: parsing, errors, request ids, unknown routes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import re
+import uuid
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http.request import UnreadablePostError
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+from ninja.parser import Parser
+from ninja.types import DictStrAny
+
+from portal.api.errors import ApiError, from_validation
+
+logger = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+View = Callable[..., Any]
+
+
+class JsonParser(Parser):
+    """JSON and nothing else; what JSON itself forbids (NaN) is refused, and so is what hurts."""
+
+    def parse_body(self, request: HttpRequest) -> DictStrAny:
+        if (request.content_type or "").lower() != "application/json":
+            raise ApiError(
+                415,
+                "Send the body as JSON, with the header 'Content-Type: application/json'.",
+                code="unsupported_media_type",
+            )
+        try:
+            value = json.loads(request.body, parse_constant=_no_constant)
+        except RecursionError:
+            raise _bad_json("it is nested too deeply") from None
+        except ValueError as error:  # UnicodeDecodeError and an endless integer are ones, too
+            raise _bad_json(str(error)) from None
+        if not isinstance(value, dict):
+            raise _bad_json("it is no object")
+        return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _bad_json(reason: str) -> ApiError:
+    return ApiError(400, f"The request's body is not valid JSON: {reason}.", code="invalid_json")
+
+
+api = NinjaAPI(
+    title="LLMasOS",
+    version="1",
+    urls_namespace="api",
+    parser=JsonParser(),
+    docs_url=None,
+    openapi_url="/openapi.json",
+)
+
+
+def error_response(error: ApiError) -> HttpResponse:
+    return JsonResponse(error.body(), status=error.status, headers=error.headers)
+
+
+@api.exception_handler(ApiError)
+def _refused(request: HttpRequest, error: ApiError) -> HttpResponse:
+    return error_response(error)
+
+
+@api.exception_handler(ValidationError)
+def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    return error_response(from_validation(error.errors))
+
+
+@api.exception_handler(HttpError)
+def _http(request: HttpRequest, error: HttpError) -> HttpResponse:
+    """ninja wraps whatever the parser raised."""
+    cause = error.__cause__
+    if isinstance(cause, ApiError):
+        return error_response(cause)
+    return error_response(ApiError(error.status_code, str(error), code="invalid_request"))
+
+
+@api.exception_handler(AuthenticationError)
+def _unauthenticated(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
+    return error_response(ApiError(401, "Sign in with an API key.", code="invalid_api_key"))
+
+
+@api.exception_handler(RequestDataTooBig)
+def _too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
+    message = f"The request's body is larger than {limit / 1e6:.1f} MB; send a shorter prompt."
+    return error_response(ApiError(413, message, code="request_too_large"))
+
+
+@api.exception_handler(UnreadablePostError)
+def _unread(request: HttpRequest, error: UnreadablePostError) -> HttpResponse:
+    return error_response(ApiError(400, "The request's body broke off.", code="invalid_request"))
+
+
+@api.exception_handler(Exception)
+def _broken(request: HttpRequest, error: Exception) -> HttpResponse:
+    logger.error("api_error", exc_info=error, extra={"request_id": request_id(request)})
+    message = "Something broke on our side. Try again; if it stays, quote the x-request-id."
+    return error_response(ApiError(500, message, code="internal_error"))
+
+
+def request_id(request: HttpRequest) -> str:
+    """The caller's ``x-request-id`` if it is a sane one, else one made now; the same all along."""
+    known: str | None = getattr(request, "_llmasos_request_id", None)
+    if known is None:
+        given = request.headers.get("x-request-id", "")
+        known = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        request._llmasos_request_id = known  # type: ignore[attr-defined]
+    return known
+
+
+def in_dialect(view: View) -> View:
+    """``view`` with a request id on its answer, and OpenAI's form for a wrong method."""
+
+    async def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        called = view if inspect.iscoroutinefunction(view) else sync_to_async(view)
+        response: HttpResponseBase = await called(request, *args, **kwargs)
+        if response.status_code == 405:
+            allowed = response.headers["Allow"]
+            message = f"{request.method} is not allowed here; use {allowed}."
+            response = error_response(
+                ApiError(405, message, code="method_not_allowed", headers={"Allow": allowed})
+            )
+        response.headers["x-request-id"] = request_id(request)
+        return response
+
+    answer.csrf_exempt = True  # type: ignore[attr-defined]  # keys, not cookies, sign callers in
+    return answer
+
+
+async def no_such_route(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    message = f"There is nothing at {request.path}. See /v1/openapi.json for what there is."
+    return error_response(ApiError(404, message, code="not_found"))

@@ -1,0 +1,95 @@
+"""What a caller of ``/v1`` is told when something goes wrong, in OpenAI's form.
+
+ApiError                carries status, message, param and code; every handler ends in one
+└── made by ``refuse``, ``from_validation`` and the mappings in ``portal.api.translate``
+
+``{"error": {"message": …, "type": …, "param": …, "code": …}}``; the message tells the caller what to
+do next, ``param`` names the field of the request (``messages[0].content``) or is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+class ApiError(Exception):
+    """One refusal. ``headers`` go onto the response (``Retry-After``)."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.type = type or TYPES.get(
+            status, "server_error" if status >= 500 else "invalid_request_error"
+        )
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+def from_validation(problems: Sequence[Mapping[str, Any]]) -> ApiError:
+    """The first of pydantic's complaints, about the field that it names."""
+    problem = problems[0]
+    # ninja puts where the value came from and the argument's name before the field
+    where = tuple(problem["loc"])[2:]
+    param = _path(where)
+    kind = problem["type"]
+    code = "invalid_value"
+    if kind == "extra_forbidden":
+        code, text = "unsupported_parameter", "is not supported here; leave it out."
+    elif kind == "missing":
+        code, text = "missing_required_parameter", "is missing; add it to the request's body."
+    elif kind == "string_unicode":
+        text = "holds a lone surrogate; send well-formed Unicode."
+    else:
+        text = f"is refused: {_sentence(problem['msg'])}"
+    if param is None:
+        return ApiError(400, f"The request's body {text}", code=code)
+    return ApiError(400, f"'{param}' {text}", code=code, param=param)
+
+
+def _sentence(text: str) -> str:
+    text = text.removeprefix("Value error, ")
+    return text if text.endswith(".") else f"{text}."
+
+
+def _path(where: Sequence[str | int]) -> str | None:
+    """``messages[0].content``; names that pydantic adds for branches of a union are left out."""
+    path = ""
+    for part in where:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part.replace("_", "").isalnum() and not _is_branch(part):
+            path += f".{part}" if path else part
+    return path or None
+
+
+def _is_branch(name: str) -> bool:
+    return name in {"str", "int", "list", "dict", "float", "bool"}

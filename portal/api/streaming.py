@@ -1,0 +1,111 @@
+"""Answers as server-sent events, in OpenAI's dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from django.http import StreamingHttpResponse
+
+from inference_workers.contract import Usage
+from portal.api.answers import Form, Piece, total
+from portal.api.attachment import Attachment
+from portal.api.errors import ApiError
+from portal.api.following import Followed, follow_all
+
+logger = logging.getLogger(__name__)
+
+KEEPALIVE_SECONDS = 15.0
+KEEPALIVE = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+def stream_response(
+    form: Form, parts: Sequence[Followed], attachment: Attachment, *, usage_wanted: bool
+) -> StreamingHttpResponse:
+    """The answer of ``parts`` as it is made; the job stops when the reader leaves."""
+    frames = _attached(_frames(form, parts, usage_wanted), attachment)
+    return StreamingHttpResponse(
+        frames,
+        content_type="text/event-stream; charset=utf-8",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _attached(
+    frames: AsyncGenerator[bytes, None], attachment: Attachment
+) -> AsyncIterator[bytes]:
+    try:
+        async with aclosing(with_keepalive(frames, KEEPALIVE_SECONDS)) as kept:
+            async for frame in kept:
+                yield frame
+        await attachment.done()
+    finally:
+        attachment.leave()
+
+
+async def _frames(
+    form: Form, parts: Sequence[Followed], usage_wanted: bool
+) -> AsyncGenerator[bytes, None]:
+    usages: list[Usage] = []
+    opened: set[int] = set()
+    try:
+        async for step in follow_all(parts):
+            if isinstance(step, Piece):
+                if step.index not in opened:
+                    opened.add(step.index)
+                    head = form.head(step.index)
+                    if head is not None:
+                        yield _frame(head)
+                if step.text or step.tokens or step.finish:
+                    yield _frame(form.chunk(step))
+            elif isinstance(step, Usage):
+                usages.append(step)
+            else:
+                yield _comment(step.state, step.position)
+        if usage_wanted:
+            yield _frame(form.usage_chunk(total(usages)))
+        yield DONE
+    except ApiError as error:
+        yield _frame(error.body())
+    except Exception:
+        logger.exception("stream_error")
+        yield _frame(ApiError(500, "The stream broke on our side.", code="internal_error").body())
+
+
+def _frame(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _comment(state: str, position: int | None) -> bytes:
+    """Something for a person who reads the wire: clients skip comments."""
+    return f": {state}{f', position {position}' if position else ''}\n\n".encode()
+
+
+async def with_keepalive(
+    frames: AsyncGenerator[bytes, None], seconds: float
+) -> AsyncGenerator[bytes, None]:
+    """``frames``, and a comment after each ``seconds`` of silence, which proxies need to hear."""
+    waiting: asyncio.Task[bytes] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(anext(frames))  # type: ignore[arg-type]
+            done, _ = await asyncio.wait((waiting,), timeout=seconds)
+            if not done:
+                yield KEEPALIVE
+                continue
+            finished, waiting = waiting, None
+            try:
+                frame = finished.result()
+            except StopAsyncIteration:
+                return
+            yield frame
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        await frames.aclose()

@@ -1,0 +1,93 @@
+"""Writes to the gallery: running an app."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+
+from inference_workers.contract import Sampling
+from portal.accounts.models import User
+from portal.gallery import builders
+from portal.gallery.definition import Definition
+from portal.gallery.models import App, AppRun, AppVersion, RunJob
+from portal.jobs import services as jobs
+from portal.jobs.models import Job
+from portal.teams.models import Team
+
+SCORING = Sampling(max_tokens=0, temperature=0.0, prompt_logprobs=0)
+"""Nothing is generated: the model reads prompt and label and says how likely each token was."""
+
+
+class NotRunnable(Exception):
+    """The app has no version to run."""
+
+
+def run_app(
+    *, app: App, team: Team, user: User | None, session: str, inputs: Any
+) -> AppRun:
+    """Run an app's current version: a job, or one for each label that is scored.
+
+    Raises:
+        InvalidInput: an input is missing or wrong.
+        NotRunnable: nothing is published yet.
+        jobs.JobError: the portal refuses the work (too long, queue full, over budget …).
+    """
+    version = app.current
+    if version is None:
+        raise NotRunnable(app.slug)
+    definition = Definition.model_validate(version.definition)
+    checked = definition.check(inputs)
+    made: list[tuple[Job, str]] = []
+    try:
+        for label, text, sampling in _work(definition, checked):
+            job = jobs.create_job(
+                team=team,
+                user=user,
+                session=session,
+                source=f"app:{app.slug}@{version.number}",
+                model=definition.model or settings.LLMASOS.default_model,
+                input=jobs.TextInput(text),
+                sampling=sampling,
+            )
+            made.append((job, label))
+        return _record(version, definition, team, user, session, checked, made)
+    except Exception:
+        for job, _ in made:
+            jobs.cancel_job(job=job)
+        raise
+
+
+def _work(definition: Definition, inputs: dict[str, str]) -> list[tuple[str, str, Sampling]]:
+    """Label (empty for text), prompt and sampling of each job."""
+    prompt = builders.build(definition.builder, inputs)
+    if definition.result == "scores":
+        return [(label.value, prompt.text + label.value, SCORING) for label in definition.labels]
+    stop = (*prompt.stop, *definition.sampling.stop)
+    return [("", prompt.text, definition.sampling.model_copy(update={"stop": stop}))]
+
+
+@transaction.atomic
+def _record(
+    version: AppVersion,
+    definition: Definition,
+    team: Team,
+    user: User | None,
+    session: str,
+    inputs: dict[str, str],
+    made: list[tuple[Job, str]],
+) -> AppRun:
+    run = AppRun.objects.create(
+        version=version,
+        team=team,
+        user=user,
+        session=session,
+        kind=definition.result,
+        inputs=inputs,
+    )
+    RunJob.objects.bulk_create(
+        RunJob(run=run, job=job, label=label, position=position)
+        for position, (job, label) in enumerate(made)
+    )
+    return run

@@ -1,0 +1,62 @@
+"""Short doses of the faults; ``python -m tests.faults --full`` gives the full ones."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+from tests.faults.redis_loss import flushed_redis, killed_redis
+from tests.faults.report import Row
+from tests.faults.stop import cancelled_jobs
+from tests.faults.worker_death import (
+    frozen_worker,
+    killed_workers,
+    lost_before_start,
+    poison,
+    rolling_restart,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def seed() -> int:
+    return secrets.randbelow(10**6)
+
+
+def kept(row: Row) -> None:
+    print(row)
+    assert not row.failures, str(row)
+
+
+def test_a_killed_worker_is_only_a_pause(seed: int) -> None:
+    kept(killed_workers(doses=3, streams=16, seed=seed))
+
+
+def test_poison_does_not_spread(seed: int) -> None:
+    kept(poison(batch=32, seed=seed))
+
+
+def test_a_frozen_worker_is_fenced_when_it_wakes(seed: int) -> None:
+    kept(frozen_worker(doses=1, seed=seed))
+
+
+def test_nothing_is_lost_before_it_starts(seed: int) -> None:
+    kept(lost_before_start(doses=1, seed=seed))
+
+
+def test_a_killed_redis_loses_no_job(seed: int) -> None:
+    kept(killed_redis(doses=1, seed=seed))
+
+
+def test_a_flushed_redis_loses_no_job(seed: int) -> None:
+    kept(flushed_redis(doses=1, seed=seed))
+
+
+def test_a_rolling_restart_is_only_a_short_pause(seed: int) -> None:
+    kept(rolling_restart(doses=2, streams=12, seed=seed))
+
+
+def test_a_cancel_stops_the_compute_in_every_phase(seed: int) -> None:
+    kept(cancelled_jobs(doses=16, seed=seed))

@@ -1,0 +1,30 @@
+import tailwindcss from "@tailwindcss/vite";
+import { defineConfig } from "vitest/config";
+
+/*
+ * One entry per kind of page. `base: "./"` keeps every address in the output relative, so that the
+ * site works behind a prefix; django-vite reads the manifest and hashes make the files immutable.
+ */
+export default defineConfig({
+  base: "./",
+  publicDir: false,
+  plugins: [tailwindcss()],
+  build: {
+    outDir: "static/dist",
+    emptyOutDir: true,
+    manifest: "manifest.json",
+    modulePreload: { polyfill: false },
+    target: "es2022",
+    rolldownOptions: {
+      input: {
+        site: "static/src/site/main.ts",
+        playground: "static/src/playground/main.ts",
+        gallery: "static/src/gallery/main.ts",
+      },
+    },
+  },
+  test: {
+    include: ["static/src/**/*.test.ts"],
+    environment: "node",
+  },
+});
