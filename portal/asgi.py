@@ -11,12 +11,14 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 http = get_asgi_application()
 
+# These need the apps loaded.
 from portal.api.disconnects import NoteDisconnects  # noqa: E402
-from portal.playground.routing import websocket_urlpatterns  # noqa: E402  (needs the apps loaded)
+from portal.playground.origin import SameOrigin  # noqa: E402
+from portal.playground.routing import websocket_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
         "http": NoteDisconnects(http),
-        "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns)),
+        "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
     }
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ PATIENCE_S = 2.0
 
 OK = "ok"
 log = structlog.get_logger(__name__)
+_told: dict[str, str] = {}
 
 
 @never_cache
@@ -43,7 +45,18 @@ async def readyz(request: HttpRequest) -> JsonResponse:
     found = await asyncio.gather(*(_run(check) for check in checks_run))
     checks = dict(zip(names, found, strict=True))
     ready = all(answer == OK for answer in found)
-    return JsonResponse({"ready": ready, "checks": checks}, status=200 if ready else 503)
+    for name, answer in checks.items():
+        _tell(name, answer)
+    response = JsonResponse({"ready": ready, "checks": checks}, status=200 if ready else 503)
+    response._has_been_logged = True  # type: ignore[attr-defined]  # Django would, on every probe
+    return response
+
+
+def _tell(name: str, answer: str) -> None:
+    """Log a check's answer when it changes, not on every probe."""
+    if _told.get(name, OK) != answer:
+        log.log(logging.INFO if answer == OK else logging.WARNING, "check", name=name, said=answer)
+    _told[name] = answer
 
 
 async def _run(check: Callable[[], str]) -> str:
@@ -55,7 +68,7 @@ async def _run(check: Callable[[], str]) -> str:
     except TimeoutError:
         return f"no answer within {PATIENCE_S:g} s"
     except Exception as error:
-        log.warning("check_failed", check=check.__name__.strip("_"), error=str(error))
+        log.debug("check_failed", check=check.__name__.strip("_"), error=str(error))
         return "not reachable"
 
 

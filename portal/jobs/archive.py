@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from inference_workers.contract import Delta, Entry, read_event, write_event
+from inference_workers.queue import JobLog
 
 LEVEL = 6
 
@@ -30,6 +31,14 @@ def unpack(blob: bytes | memoryview | None, after: int = 0) -> Iterator[Entry]:
     for seq, line in enumerate(lines[after:], start=after + 1):
         epoch, at, event = line.split(" ", 2)
         yield Entry(seq=seq, epoch=int(epoch), at=float(at), event=read_event(event))
+
+
+def whole(log: JobLog, job_id: str) -> Iterator[Entry]:
+    """All that Redis has of a job's log, page by page."""
+    after = 0
+    while page := log.read(job_id, after):
+        yield from page
+        after = page[-1].seq
 
 
 def text_of(entries: Iterable[Entry], choice: int = 0) -> str:

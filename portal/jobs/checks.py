@@ -98,7 +98,8 @@ def fit(sampling: Sampling, *, prompt_tokens: int, context_length: int) -> Sampl
         raise InvalidRequest(
             "max_tokens" if left > 0 else "prompt",
             f"The prompt has {prompt_tokens:,} tokens and up to {wanted:,} more were asked for; "
-            f"the model's context holds {context_length:,}. Shorten the prompt or lower max_tokens.",
+            f"the model's context holds {context_length:,}. Shorten the prompt, or lower "
+            "max_tokens.",
             "context_length_exceeded",
         )
     return sampling.model_copy(update={"max_tokens": wanted})

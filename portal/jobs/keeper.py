@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import cast
@@ -51,7 +51,7 @@ def record(job_id: str, *, log: JobLog, queue: FairQueue) -> bool:
     One transaction: state, log, times, usage and settlement. Then Redis may forget the job, which
     is said again whenever somebody finds it still on the list.
     """
-    entries = list(_whole(log, job_id))
+    entries = list(archive.whole(log, job_id))
     if not entries or not entries[-1].terminal:
         return False
     won = end_row(job_id, entries, state=queue.state(job_id))
@@ -72,15 +72,8 @@ def end_row(job_id: str, entries: list[Entry], *, state: JobState | None = None)
         if not changed:
             return False
         settle(job_id=pk, usage=event.usage)
-    _count(pk, fields["state"], event.usage)
+    _count(pk, str(fields["state"]), event.usage)
     return True
-
-
-def _whole(log: JobLog, job_id: str) -> Iterator[Entry]:
-    after = 0
-    while page := log.read(job_id, after):
-        yield from page
-        after = page[-1].seq
 
 
 def _outcome(event: Finished | Failed | Cancelled) -> dict[str, str]:
@@ -233,7 +226,7 @@ class Keeper:
 
     def _expire(self, pk: uuid.UUID, state: JobState | None) -> bool:
         """End the row itself: its deadline is long past, and no worker has said anything."""
-        entries = list(_whole(self._log, pk.hex))
+        entries = list(archive.whole(self._log, pk.hex))
         if not (entries and entries[-1].terminal):
             usage = _made(pk, entries)
             event = Failed(

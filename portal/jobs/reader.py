@@ -8,11 +8,12 @@ which say why nothing comes; they are computed when read and have no number.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from channels.db import database_sync_to_async
 from redis.exceptions import RedisError
 
 from inference_workers.contract import Entry
@@ -21,6 +22,7 @@ from portal.jobs import archive, links
 from portal.jobs.models import Job
 from portal.jobs.tail import READ_COUNT, Tail, hub
 from portal.metrics import STREAMS
+from portal.threads import in_thread
 
 FIRST_NOTICE_S = 0.06
 NOTICE_S = 0.5
@@ -35,7 +37,7 @@ class Notice:
     fraction: float | None = None
 
 
-async def events(job: Job, after: int = 0) -> AsyncIterator[Entry | Notice]:
+async def events(job: Job, after: int = 0) -> AsyncGenerator[Entry | Notice]:
     """Entries with a ``seq`` above ``after`` until the terminal one, and notices in between.
 
     Ends without an entry when the terminal one is not above ``after``. Close it (``aclosing``) when
@@ -47,11 +49,12 @@ async def events(job: Job, after: int = 0) -> AsyncIterator[Entry | Notice]:
                 yield entry
             return
         async with hub().follow(job.pk.hex, after) as tail:
-            async for item in _follow(job, tail, after):
-                yield item
+            async with aclosing(_follow(job, tail, after)) as items:
+                async for item in items:
+                    yield item
 
 
-async def _follow(job: Job, tail: Tail, cursor: int) -> AsyncIterator[Entry | Notice]:
+async def _follow(job: Job, tail: Tail, cursor: int) -> AsyncGenerator[Entry | Notice]:
     """Live entries; when the log is gone because the row has it, the rest from there."""
     said: Notice | None = None
     patience = FIRST_NOTICE_S
@@ -100,9 +103,8 @@ async def _look(job: Job, cursor: int) -> Notice | list[Entry] | None:
         state = await links.aqueue().astate(job.pk.hex)
         if state is not None and state.state != "ended":
             return await _notice(job, state)
-        if state is not None and state.last_seq > cursor:
-            if await links.alog().aread(job.pk.hex, cursor, 1):
-                return None  # it is on its way
+        if await links.alog().aread(job.pk.hex, cursor, 1):
+            return None  # it is on its way
     except (RedisError, OSError):
         return None
     rest = await _recorded(job.pk, cursor)
@@ -133,8 +135,8 @@ async def _notice(job: Job, state: JobState) -> Notice | None:
     return None if position is None else Notice("queued", position=position)
 
 
-@database_sync_to_async
-def _recorded(pk: object, after: int) -> list[Entry] | None:
+@in_thread
+def _recorded(pk: uuid.UUID, after: int) -> list[Entry] | None:
     """The rest of a recorded log; ``None`` while the job is open. A deleted job has none."""
     row = Job.objects.filter(pk=pk).values_list("state", "log").first()
     if row is None:

@@ -7,14 +7,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from channels.db import database_sync_to_async
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
+from redis.exceptions import RedisError
 
 from inference_workers.contract import Entry
-from portal.jobs import archive
+from portal.jobs import archive, links
 from portal.jobs.models import Job
 from portal.jobs.viewer import Viewer
 from portal.teams.models import Team
+from portal.threads import in_thread
 
 
 def visible_to(viewer: Viewer) -> QuerySet[Job]:
@@ -35,7 +36,7 @@ def job_for(viewer: Viewer, job_id: str | uuid.UUID) -> Job:
     return visible_to(viewer).defer("input_ids", "prefixes").get(pk=wanted)
 
 
-ajob_for = database_sync_to_async(job_for)
+ajob_for = in_thread(job_for)
 
 
 def still_visible(viewer: Viewer, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
@@ -48,9 +49,25 @@ def entries(job: Job, after: int = 0) -> list[Entry]:
     return list(archive.unpack(job.log, after))
 
 
-def text(job: Job, choice: int = 0) -> str:
-    """What a recorded job said; empty while it is open."""
-    return archive.text_of(archive.unpack(job.log), choice)
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one choice says by entry ``last_seq``: go on reading after that."""
+
+    text: str
+    last_seq: int
+
+
+def said(job: Job, choice: int = 0) -> Said:
+    """What a job has said by now; of an open one, what Redis has of it."""
+    found = entries(job) if job.state != Job.State.OPEN else _logged(job)
+    return Said(archive.text_of(found, choice), found[-1].seq if found else 0)
+
+
+def _logged(job: Job) -> list[Entry]:
+    try:
+        return list(archive.whole(links.log(), job.pk.hex))
+    except (RedisError, OSError):
+        return []
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import secrets
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -61,14 +61,14 @@ class Tail:
             return None
         return [entry for entry in self._entries if entry.seq > after]
 
-    async def wait(self, after: int, timeout: float) -> bool:
+    async def wait(self, after: int, seconds: float) -> bool:
         """Until there is an entry above ``after`` or the end is known; ``False``: timed out."""
         if self.last > after or self.ended:
             return True
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(waiting)
         try:
-            await asyncio.wait([waiting], timeout=timeout)
+            await asyncio.wait([waiting], timeout=seconds)
         finally:
             self._waiting.discard(waiting)
         return self.last > after or self.ended
