@@ -11,17 +11,23 @@ from functools import partial
 from inference_workers.contract import Delta, Failed, Job
 from tests.faults.house import House, a_house, until
 from tests.faults.report import Row, judge, sound
+from tests.faults.small_model import small_llama
 
 PHASES = ("queued", "prefill", "decode", "inside a character", "last token")
 
 
-def killed_workers(*, doses: int, streams: int, seed: int, lease: float = 2.0) -> Row:
-    """R1: kill -9 at random phases under ``streams`` streams on two workers."""
+def killed_workers(
+    *, doses: int, streams: int, seed: int, lease: float = 2.0, small_model: bool = False
+) -> Row:
+    """R1: kill -9 at random phases under ``streams`` streams on two workers, with the echo model or
+    with a small float32 model on the torch engine."""
     rng = random.Random(seed)
-    row = Row("R1", f"{doses} kills, {streams} streams, two workers", seed)
+    what = "a small float32 model" if small_model else "the echo model"
+    row = Row("R1", f"{doses} kills, {streams} streams, {what}", seed)
+    prepare = small_llama if small_model else None
     jobs: list[Job] = []
     phases: list[str] = []
-    with a_house(lease=lease, step=0.02, chunk=128) as house:
+    with a_house(lease=lease, step=0.02, chunk=128, prepare=prepare) as house:
         slots = max(4, streams // 2 - 1)
         for _ in range(2):
             house.worker(slots=slots)
