@@ -18,6 +18,8 @@ class Vocabulary(Protocol):
 
     bos_id: int | None
 
+    def decode(self, ids: Sequence[int]) -> str: ...
+
     def token_bytes(self, token: int) -> bytes: ...
 
 

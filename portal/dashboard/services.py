@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from inference_workers.queue.leases import Leases
 from portal import audit
 from portal.accounts.models import User
 from portal.catalogue.models import CatalogueModel
 from portal.dashboard import selectors
+from portal.jobs import links
 
 
 class UnknownWorker(Exception):
@@ -18,7 +18,7 @@ def drain_worker(*, operator: User, name: str) -> None:
     found = selectors.worker(name)
     if found is None:
         raise UnknownWorker(name)
-    Leases(selectors.client()).request_drain(name)
+    links.leases().request_drain(name)
     model = CatalogueModel.objects.filter(pk=found.model).first()
     if model is not None:
         changes = {f"worker {name}": (found.state, "draining")}

@@ -39,13 +39,15 @@ from django.utils.translation import get_language
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from portal.accounts.models import User
 from portal.gallery import selectors, services
 from portal.gallery.definition import Definition, InvalidInput
 from portal.gallery.models import App, AppRun
-from portal.jobs import services as jobs
-from portal.jobs.selectors import Viewer
+from portal.jobs.errors import InvalidRequest, JobRefused
+from portal.jobs.viewer import viewer_of
+from portal.network import request_address
 from portal.teams.selectors import current_team
+from portal.usage.limits import RateLimited, check_anonymous
+from portal.usage.services import OverBudget
 
 ZERO = UUID(int=0)
 
@@ -101,21 +103,28 @@ def app(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 def run(request: HttpRequest, slug: str) -> HttpResponse:
     found = _app(slug)
+    viewer = viewer_of(request.user, request.session, remember=True)
     try:
         inputs = _inputs(request)
+        if viewer.user is None:
+            check_anonymous(request_address(request))
         made = services.run_app(
             app=found,
             team=current_team(request),
-            user=request.user if isinstance(request.user, User) else None,
-            session=viewer_session(request),
+            user=viewer.user,
+            session=viewer.session,
             inputs=inputs,
         )
     except InvalidInput as error:
         return _refusal(400, error.message, "invalid_input", error.field)
     except services.NotRunnable:
         raise Http404 from None
-    except jobs.JobError as error:
-        return _refusal(error.status, error.message, error.code, None, error.retry_after)
+    except (RateLimited, OverBudget) as error:
+        code = "rate_limited" if isinstance(error, RateLimited) else "over_budget"
+        return _refusal(429, str(error), code, None, error.retry_after)
+    except JobRefused as error:
+        status = 400 if isinstance(error, InvalidRequest) else 503
+        return _refusal(status, error.message, error.code, error.field, error.retry_after)
     return JsonResponse(
         {
             "run": {"id": made.id.hex, "url": reverse("gallery:result", args=[made.id])},
@@ -132,7 +141,7 @@ def run(request: HttpRequest, slug: str) -> HttpResponse:
 @never_cache
 @require_GET
 def run_result(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    found = selectors.run(run_id, viewer_of(request))
+    found = selectors.run(run_id, viewer_of(request.user, request.session))
     if found is None:
         raise Http404
     return JsonResponse(_result(found, get_language() or "en"))
@@ -190,17 +199,8 @@ def _result(run: AppRun, language: str) -> dict[str, Any]:
 
 
 def _refusal(
-    status: int, message: str, code: str, field: str | None, retry_after: float | None = None
+    status: int, message: str, code: str, field: str | None, retry_after: int | None = None
 ) -> HttpResponse:
     body = {"error": {"message": message, "code": code, "field": field}}
-    headers = {"Retry-After": str(int(retry_after) + 1)} if retry_after is not None else {}
+    headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
     return JsonResponse(body, status=status, headers=headers)
-
-
-def viewer_session(request):
-    if not request.session.session_key: request.session.create()
-    return request.session.session_key
-
-
-def viewer_of(request):
-    return Viewer(request.user if isinstance(request.user, User) else None, viewer_session(request))

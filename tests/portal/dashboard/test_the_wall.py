@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,23 +10,23 @@ from django.test import Client
 from redis import Redis
 
 from inference_workers.contract import Job, Sampling
-from inference_workers.queue.fair import FairQueue
+from inference_workers.queue.clients import connect
 from inference_workers.queue.leases import Leases, WorkerInfo
 from portal.accounts.models import User
 from portal.catalogue.models import CatalogueModel
 from portal.dashboard import selectors
+from portal.jobs import links
 
 
 @pytest.fixture(autouse=True)
-def _fresh(redis: Redis) -> Iterator[None]:
+def _fresh(redis: Redis) -> None:
     selectors.now.clear()
     selectors.rows.clear()
-    yield
 
 
 @pytest.fixture
 def leases(redis: Redis) -> Leases:
-    return Leases(selectors.client())
+    return links.leases()
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def test_it_shows_queues_and_workers(
     client: Client, operator: User, leases: Leases, model: CatalogueModel
 ) -> None:
     register(leases, "harbour", running=3, tokens_per_second=41.5)
-    queue = FairQueue(selectors.client())
+    queue = links.queue()
     for number in (1, 2):
         queue.enqueue(job(number))
     client.force_login(operator)
@@ -124,7 +123,7 @@ def test_ten_open_walls_cost_one_read(
 def test_without_redis_the_wall_says_so(
     client: Client, operator: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nowhere = selectors.connect("unix:///nonexistent/redis.sock", retries=0)
-    monkeypatch.setattr(selectors, "client", lambda: nowhere)
+    nowhere = connect("unix:///nonexistent/redis.sock", retries=0)
+    monkeypatch.setattr(links, "client", lambda: nowhere)
     client.force_login(operator)
     assert live(client)["reachable"] is False
