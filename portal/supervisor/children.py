@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,9 @@ LOG_BYTES = 10 << 20
 """A log file that grows beyond this becomes ``….log.1``, and the one before it goes."""
 
 TAIL_LINES = 5
+QUIET_S = 30.0
+"""What a child repeats within this time is not shown again; its log has it."""
+
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -53,6 +57,7 @@ class Child:
         self.log = LogFile(logs / f"{spec.name}.log")
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._rests: dict[int, bytes] = {}
+        self._told: dict[str, float] = {}
 
     def start(self) -> None:
         """Raises ``OSError`` when it can't be started."""
@@ -113,9 +118,19 @@ class Child:
         self.log.write(line + "\n")
         if line.strip():
             self.tail.append(line)
-        shown = line if spoken else worth_saying(line)
-        if shown is not None:
-            self._say(shown if spoken else f"{self.spec.name}: {shown}")
+        if spoken:
+            self._say(line)
+        elif (shown := worth_saying(line)) and self._news(shown):
+            self._say(f"{self.spec.name}: {shown}")
+
+    def _news(self, text: str) -> bool:
+        """Whether it was not said a moment ago, but for its numbers."""
+        gist, now = re.sub(r"[0-9a-f]*\d[0-9a-f]*", "", text), time.monotonic()
+        told = self._told.get(gist, 0.0)
+        if len(self._told) > 200:
+            self._told.clear()
+        self._told[gist] = now
+        return now - told > QUIET_S
 
     def ended(self) -> int | None:
         """Its exit code once it is gone (negative: the signal); what it said last is taken."""

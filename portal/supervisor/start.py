@@ -6,7 +6,7 @@ import time
 
 from django.conf import settings
 from django.core.management import call_command
-from django.db import DatabaseError, connection
+from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from portal.accounts.selectors import has_operator
@@ -102,21 +102,14 @@ def _redis(supervisor: Supervisor, console: Console) -> None:
 
 
 def _database(console: Console) -> None:
+    """Tables and what comes with the program. ``portal.startup`` explains a ``DatabaseError``."""
     console.step("database")
-    try:
-        executor = MigrationExecutor(connection)
-        missing = len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
-        if missing:
-            call_command("migrate", verbosity=0, interactive=False)
-        sync_builtin()
-        sync_apps()
-    except DatabaseError as error:
-        where = settings.LLMASOS.database_url or f"DATA={settings.LLMASOS.data}"
-        name = "DATABASE_URL=" if settings.LLMASOS.database_url else ""
-        raise Refused(
-            f"{name}{mask(where)} can't be used: {str(error).strip()}. Start that server, correct "
-            "the address, or leave DATABASE_URL empty to use SQLite in the data folder."
-        ) from None
+    executor = MigrationExecutor(connection)
+    missing = len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+    if missing:
+        call_command("migrate", verbosity=0, interactive=False)
+    sync_builtin()
+    sync_apps()
     done = f"{missing} migrations applied" if missing else "up to date"
     console.done(f"{connection.vendor}, {done}")
 
