@@ -147,12 +147,14 @@ def frozen_worker(*, doses: int, seed: int, lease: float = 2.0) -> Row:
     with a_house(lease=lease) as house:
         victim = house.worker(slots=8)
         for _ in range(doses):
+            heir = house.worker(slots=2)
+            house.leases.set_paused(heir, True)
             batch = [house.job(rng, tokens=rng.randint(100, 200)) for _ in range(8)]
             jobs += batch
             house.submit(*batch)
             until(partial(_all_in_decode, house, batch), 20, "all jobs run")
-            heir = house.worker(slots=2)
             house.signal(victim, signal.SIGSTOP)
+            house.leases.set_paused(heir, False)
             until(partial(_taken_away, house, batch, victim), 30, "its jobs are taken away")
             before = {job.id: _epochs(house, job.id) for job in batch}
             house.signal(victim, signal.SIGCONT)
