@@ -15,13 +15,14 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 http = get_asgi_application()
 
 # These need the apps loaded.
+from portal.api.disconnects import NoteDisconnects  # noqa: E402
 from portal.playground.origin import SameOrigin  # noqa: E402
 from portal.playground.routing import websocket_urlpatterns  # noqa: E402
 
 application = Prefixed(
     ProtocolTypeRouter(
         {
-            "http": http,
+            "http": NoteDisconnects(http),
             "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
         }
     ),

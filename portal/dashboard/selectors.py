@@ -7,18 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from typing import Generic, TypeVar
 
 import redis
-from django.conf import settings
 from django.db.models import Count, Q
 from django.utils import timezone
 
-from inference_workers.queue.clients import connect
-from inference_workers.queue.fair import FairQueue
-from inference_workers.queue.leases import Leases, WorkerInfo
+from inference_workers.queue import FairQueue, WorkerInfo
 from portal.catalogue.models import CatalogueModel
+from portal.jobs import links
 from portal.jobs.models import Job
 
 LIVE_SECONDS = 0.9
@@ -106,21 +103,16 @@ class Shared(Generic[T]):
             self._value = None
 
 
-@lru_cache(maxsize=1)
-def client() -> redis.Redis:
-    return connect(settings.REDIS_URL, retries=0)
-
-
 def _read() -> Now:
     ended = rows.get()
     try:
-        workers = tuple(Leases(client()).workers())
-        queue = FairQueue(client())
+        workers = tuple(links.leases().workers())
+        queue = links.queue()
         ids = CatalogueModel.objects.filter(state=CatalogueModel.State.READY).order_by("id")
         models = tuple(
             _model(queue, model_id, workers) for model_id in ids.values_list("id", flat=True)
         )
-    except redis.RedisError:
+    except (redis.RedisError, OSError):
         return Now(time.time(), (), (), ended, reachable=False)
     return Now(time.time(), models, workers, ended)
 
@@ -157,4 +149,4 @@ now = Shared(_read, LIVE_SECONDS)
 
 def worker(name: str) -> WorkerInfo | None:
     """The live worker of that name, read now."""
-    return next((found for found in Leases(client()).workers() if found.name == name), None)
+    return next((found for found in links.leases().workers() if found.name == name), None)

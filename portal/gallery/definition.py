@@ -68,7 +68,7 @@ class Input(Part):
 
 
 class Label(Part):
-    """One possible answer of a scored app: the word that the model is asked about, and its names."""
+    """One possible answer of a scored app: the words that the model scores, and its names."""
 
     value: str
     name: Words

@@ -48,10 +48,12 @@ async def events(job: Job, after: int = 0) -> AsyncGenerator[Entry | Notice]:
             for entry in await _recorded(job.pk, after) or ():
                 yield entry
             return
-        async with hub().follow(job.pk.hex, after) as tail:
-            async with aclosing(_follow(job, tail, after)) as items:
-                async for item in items:
-                    yield item
+        async with (
+            hub().follow(job.pk.hex, after) as tail,
+            aclosing(_follow(job, tail, after)) as items,
+        ):
+            async for item in items:
+                yield item
 
 
 async def _follow(job: Job, tail: Tail, cursor: int) -> AsyncGenerator[Entry | Notice]:
