@@ -146,11 +146,11 @@ class House:
                 model=MODEL, path=self.folder / "model", name="undisturbed", slots=None,
                 kv_memory=None, threads=None, metrics_port=None,
             )  # fmt: skip
-            engine = load_engine(
+            loaded = load_engine(
                 self.manifest, worker_settings(args, environment), lambda fraction, message: None
             )
             sink = MemorySink()
-            self._quiet = EngineLoop(engine, sink, worker="undisturbed"), sink
+            self._quiet = EngineLoop(loaded.engine, sink, worker="undisturbed"), sink
             self._quiet[0].start()
         loop, sink = self._quiet
         assert loop.reserve()
