@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ class Notice:
     fraction: float | None = None
 
 
-async def events(job: Job, after: int = 0) -> AsyncIterator[Entry | Notice]:
+async def events(job: Job, after: int = 0) -> AsyncGenerator[Entry | Notice]:
     """Entries with a ``seq`` above ``after`` until the terminal one, and notices in between.
 
     Ends without an entry when the terminal one is not above ``after``. Close it (``aclosing``) when
@@ -47,12 +48,15 @@ async def events(job: Job, after: int = 0) -> AsyncIterator[Entry | Notice]:
             for entry in await _recorded(job.pk, after) or ():
                 yield entry
             return
-        async with hub().follow(job.pk.hex, after) as tail:
-            async for item in _follow(job, tail, after):
+        async with (
+            hub().follow(job.pk.hex, after) as tail,
+            aclosing(_follow(job, tail, after)) as items,
+        ):
+            async for item in items:
                 yield item
 
 
-async def _follow(job: Job, tail: Tail, cursor: int) -> AsyncIterator[Entry | Notice]:
+async def _follow(job: Job, tail: Tail, cursor: int) -> AsyncGenerator[Entry | Notice]:
     """Live entries; when the log is gone because the row has it, the rest from there."""
     said: Notice | None = None
     patience = FIRST_NOTICE_S

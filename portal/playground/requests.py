@@ -93,7 +93,8 @@ def _refusal(error: ValidationError) -> InvalidRequest:
     if problem["type"] == "json_invalid":
         return InvalidRequest(None, "The request is not valid JSON.", "bad_json")
     where = [str(part)[:60] for part in problem["loc"]]
-    field = where[1] if where[:1] == ["settings"] and len(where) > 1 else (where or [None])[0]
+    inner = where[1:] if where[:1] == ["settings"] and len(where) > 1 else where
+    field = inner[0] if inner else None
     return InvalidRequest(field, f"{'.'.join(where) or 'The request'}: {problem['msg']}.")
 
 

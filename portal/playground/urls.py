@@ -12,6 +12,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("conversations/<uuid:conversation_id>", views.conversation, name="conversation"),
     path("conversations/<uuid:conversation_id>/restore", views.restore, name="restore"),
     path("jobs", views.jobs, name="jobs"),
-    path("jobs/<uuid:job_id>/cancel", views.cancel, name="cancel"),
+    path("jobs/<slug:job_id>/cancel", views.cancel, name="cancel"),
     path("tokens", views.tokens, name="tokens"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from importlib import import_module
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -11,8 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_http_methods
 
-from portal.catalogue.models import CatalogueModel
-from portal.catalogue.selectors import NotPlaced, UnknownModel, servable
+from portal.catalogue.selectors import NotPlaced, UnknownModel, servable, visible_models
 from portal.conversations import selectors, services
 from portal.conversations.models import Conversation
 from portal.conversations.services import Ask
@@ -71,17 +71,15 @@ def _page(request: HttpRequest, conversation: Conversation | None) -> HttpRespon
 
 
 def _models() -> list[dict[str, Any]]:
-    ready = CatalogueModel.objects.filter(state=CatalogueModel.State.READY)
-    shown = ready.exclude(placement=CatalogueModel.Placement.OFF).order_by("created_at")
-    return list(shown.values("id", "name", "kind", "context_length", "state"))
+    names = ("id", "name", "kind", "context_length", "state")
+    return [{name: getattr(model, name) for name in names} for model in visible_models()]
 
 
 def _examples() -> list[Any]:
     try:
-        from portal.playground.examples import EXAMPLES
+        return list(import_module("portal.playground.examples").EXAMPLES)
     except ImportError:
         return []
-    return list(EXAMPLES)
 
 
 @require_http_methods(["GET", "POST"])
@@ -168,7 +166,7 @@ def _wish(body: NewJob) -> Ask:
 
 @require_http_methods(["POST"])
 @refusals_answered
-def cancel(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     outcome = cancel_job(job=job_for(_viewer(request), job_id))
     return JsonResponse({"result": outcome}, status=202)
 
