@@ -1,7 +1,7 @@
 """When a child that ended is started again. Pure: the caller tells the time (seconds).
 
-    down ──started──▶ up ──ended──▶ down, due after a delay
-                       └─stopping, then ended──▶ gone
+down ──started──▶ up ──ended──▶ down, due after a delay
+                   └─stopping, then ended──▶ gone
 """
 
 from __future__ import annotations

@@ -98,9 +98,7 @@ class Supervisor:
         old = self.children.get(spec.name)
         if old:
             old.log.close()
-        child = Child(
-            spec, mark=self.mark, logs=self._logs, cwd=settings.BASE_DIR, say=self._say
-        )
+        child = Child(spec, mark=self.mark, logs=self._logs, cwd=settings.BASE_DIR, say=self._say)
         self.children[spec.name] = child
         return child
 
