@@ -24,7 +24,7 @@ function setMath(element: HTMLElement): void {
   if (renderer) {
     const tex = element.textContent;
     element.classList.add("math-set");
-    renderer(tex, element, element.dataset["display"] === "true");
+    renderer(tex, element, element.dataset.display === "true");
   } else void loadTex();
 }
 
