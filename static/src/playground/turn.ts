@@ -146,6 +146,8 @@ export class Turn {
     this.say("");
     setText(this.stat("reason"), t(`reason.${reason}`));
     show(this.part("actions"), true);
+    show(this.part("copy-answer"), this.text !== "");
+    show(this.part("regenerate"), true);
     show(this.part("continue"), this.mode === "completion" && this.text !== "");
     this.actions.written();
   }
@@ -153,6 +155,7 @@ export class Turn {
   private complain(message: string): void {
     setText(this.part("message"), message);
     show(this.part("problem"), true);
+    show(this.part("regenerate"), false); // "try again" says the same
   }
 
   private countDown(seconds: number): void {
