@@ -148,14 +148,14 @@ export class App {
     return made;
   }
 
-  private started(turn: Turn, exchange: Exchange, { job, message, conversation }: JobStarted): void {
+  private started(turn: Turn, exchange: Exchange, begun: JobStarted): void {
+    const { job, message, question, conversation } = begun;
     turn.job = job.id;
-    if (message.role === "assistant") turn.id = message.id;
-    else exchange.id = message.id;
-    this.titled({ ...conversation });
-    this.talk.learn(conversation);
+    turn.id = message.id;
+    exchange.id = question;
+    this.titled(conversation);
     void this.rail.refresh();
-    this.follow(turn, job.id);
+    this.follow(turn, job.id, 0);
     if (this.stopWanted) this.stop();
   }
 
@@ -176,9 +176,9 @@ export class App {
     this.composer.setRunning(true);
   }
 
-  private follow(turn: Turn, job: string): void {
+  private follow(turn: Turn, job: string, after: number): void {
     let heard = false;
-    const stop = this.stream.watch(job, 0, {
+    const stop = this.stream.watch(job, after, {
       entry: (_seq, event) => {
         turn.take(event);
         if (!heard && event.type === "delta") this.announcer.say(t("answer_started"));
@@ -262,9 +262,10 @@ export class App {
     this.beforeExample = null;
     this.composer.setMode(conversation.mode);
     this.titled(conversation);
-    for (const turn of this.talk.load(conversation)) {
+    for (const { turn, message } of this.talk.load(conversation)) {
       this.begin(turn, false);
-      if (turn.job) this.follow(turn, turn.job);
+      turn.resume(message);
+      if (turn.job) this.follow(turn, turn.job, message.job?.last_seq ?? 0);
     }
     this.composer.setRunning(this.active !== null);
     this.scroll.toEnd();
@@ -323,13 +324,8 @@ export class App {
 
   private async save(): Promise<void> {
     if (!this.conversation) return;
-    const { values, mode, model } = this.settings;
     try {
-      await this.api.change(this.conversation.id, {
-        settings: values,
-        mode,
-        ...(model ? { model: model.id } : {}),
-      });
+      await this.api.change(this.conversation.id, { settings: this.settings.values });
       this.settings.complain("", null);
     } catch (error) {
       const field = error instanceof RequestFailed ? error.field : null;
