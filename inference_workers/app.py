@@ -24,7 +24,8 @@ log = structlog.get_logger(__name__)
 
 def make_app(redis_url: str) -> Celery:
     """The app, without tasks yet."""
-    app = Celery("inference_workers", broker=broker_url(redis_url), set_as_current=False)
+    # Where DJANGO_SETTINGS_MODULE is set, Celery's own fixup would start Django here.
+    app = Celery("inference_workers", broker=broker_url(redis_url), set_as_current=False, fixups=[])
     app.conf.update(
         accept_content=["json"],
         broker_connection_max_retries=None,

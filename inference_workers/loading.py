@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
 from inference_workers.config import WorkerSettings
 from inference_workers.engine.protocol import Engine
+from inference_workers.errors import ModelError
 from inference_workers.models.manifest import Manifest
 
 DEFAULT_SLOTS = 32
+DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
+"""A manifest's formats in torch's names: a model computes in what it is stored in."""
 
 Tell = Callable[[float, str], None]
 """Told how far loading has come, 0 to 1, and what it does."""
 
 
-def load_engine(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Engine:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An engine, and the device that it runs on, in torch's words."""
+
+    engine: Engine
+    device: str = "cpu"
+
+
+def load_engine(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loaded:
     """Load the model.
 
     Raises:
@@ -24,13 +36,18 @@ def load_engine(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Eng
     """
     if manifest.family == "echo":
         return _echo(manifest, settings)
-    raise NotImplementedError(manifest.family)
+    if manifest.format not in DTYPES:
+        raise ModelError(
+            f"{manifest.id} has no weights that can run (format {manifest.format}). Prepare it "
+            "again."
+        )
+    return _torch(manifest, settings, tell)
 
 
-def _echo(manifest: Manifest, settings: WorkerSettings) -> Engine:
+def _echo(manifest: Manifest, settings: WorkerSettings) -> Loaded:
     from inference_workers.engine.echo import EchoEngine, kill_self
 
-    return EchoEngine(
+    engine = EchoEngine(
         Tokenizer.from_file(str(settings.path / "tokenizer.json")),
         slots=settings.slots or DEFAULT_SLOTS,
         context_length=manifest.context_length,
@@ -38,3 +55,29 @@ def _echo(manifest: Manifest, settings: WorkerSettings) -> Engine:
         chunk=settings.echo_chunk,
         on_poison=kill_self if settings.echo_poison else None,
     )
+    return Loaded(engine)
+
+
+def _torch(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loaded:
+    tell(0.0, "starting torch")
+    import torch
+
+    from inference_workers.engine.engine import DEFAULT_KV_MEMORY, TorchEngine
+    from inference_workers.models.loader import load
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tell(0.1, "reading weights")
+    model, _ = load(settings.path, dtype=getattr(torch, DTYPES[manifest.format]), device=device)
+    tell(0.9, "making room for the cache")
+    engine = TorchEngine(
+        model,
+        Tokenizer.from_file(str(settings.path / "tokenizer.json")),
+        eos_token_ids=manifest.eos_token_ids,
+        slots=settings.slots or DEFAULT_SLOTS,
+        kv_memory=settings.kv_memory or DEFAULT_KV_MEMORY,
+        digest=manifest.digest,
+        context_length=manifest.context_length,
+    )
+    return Loaded(engine, device)

@@ -55,9 +55,10 @@ class Admission:
 class EngineLoop:
     """Runs ``engine`` in a thread of its own until ``stop``.
 
-    ``on_room`` is called when a slot became free, ``on_give_back`` with jobs that can't go on here:
-    ``crashed`` true when a step failed with them, so that they are tried again one at a time.
-    ``on_death`` is called when the loop can't go on at all. All three are called from its thread.
+    ``on_room`` is called when a slot became free or a suspect proved itself, ``on_give_back`` with
+    jobs that can't go on here: ``crashed`` true when a step failed with them, so they are tried
+    again one at a time. ``on_death`` is called when the loop can't go on at all. All three are
+    called from its thread.
     """
 
     def __init__(
@@ -121,6 +122,12 @@ class EngineLoop:
                 return False
             self._reserved += 1
             return True
+
+    @property
+    def room(self) -> bool:
+        """Whether it would take another job now."""
+        with self._lock:
+            return not self._stopping and self._reserved < self._capacity
 
     def unreserve(self) -> None:
         with self._lock:
@@ -215,6 +222,8 @@ class EngineLoop:
                 self._engine.cancel(job_id)
         for job_id in reports.dropped | reports.lost:
             self._forget(job_id)
+        if reports.proved:
+            self._on_room()
         if reports.lost:
             log.warning("log_lost", jobs=sorted(reports.lost))
             self._on_give_back(sorted(reports.lost), False)

@@ -37,14 +37,16 @@ CANCEL_POLL_SECONDS = 0.1
 @dataclass(slots=True)
 class Reports:
     """What came back. ``cancelled``: stop these. ``dropped``: they are not this worker's any more.
-    ``lost``: the log lacks entries that this worker never had, so these must start over."""
+    ``lost``: the log lacks entries that this worker never had, so these must start over.
+    ``proved``: suspects that made progress, so the worker may claim again."""
 
     cancelled: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
+    proved: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        return bool(self.cancelled or self.dropped or self.lost)
+        return bool(self.cancelled or self.dropped or self.lost or self.proved)
 
 
 class Sink(Protocol):
@@ -258,6 +260,8 @@ class RedisSink:
         self._probe.discard(job_id)
         if result.cancelled:
             self._reports.cancelled.add(job_id)
+        if result.proved:
+            self._reports.proved.add(job_id)
         if result.ok:
             # The log may be ahead: an earlier answer was lost on its way.
             sent = min(max(result.last_seq, stream.sent), stream.last)
@@ -308,7 +312,7 @@ class MemorySink:
                 if job_id not in self._open:
                     continue
                 epoch, seq = self._open[job_id]
-                entry = Entry(seq=seq + 1, epoch=epoch, event=event)
+                entry = Entry(seq=seq + 1, epoch=epoch, at=time.time(), event=event)
                 self._entries[job_id].append(entry)
                 self._open[job_id] = (epoch, seq + 1)
                 if entry.terminal:

@@ -157,8 +157,10 @@ class Settings(BaseSettings):
     def secrets(self) -> dict[str, str]:
         """Secret key and the pepper of API keys: made on first use, readable by us only."""
         path = self.data / "secret.json"
+        self.data.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.data, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(f"{self.data} can't be written by this user")
         if not path.exists():
-            self.data.mkdir(parents=True, exist_ok=True)
             made = {"secret_key": secrets.token_urlsafe(64), "pepper": secrets.token_urlsafe(64)}
             draft = path.with_name(f".secret.{os.getpid()}")
             draft.touch(mode=0o600)
@@ -169,8 +171,11 @@ class Settings(BaseSettings):
                 pass
             finally:
                 draft.unlink()
-        loaded: dict[str, str] = json.loads(path.read_text())
-        return loaded
+        try:
+            loaded = json.loads(path.read_text())
+            return {name: str(loaded[name]) for name in ("secret_key", "pepper")}
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(f"{path} is damaged; restore it, or delete it to begin anew") from None
 
 
 def mask(value: str) -> str:

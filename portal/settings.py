@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from django.utils.translation import gettext_lazy as _
 from pydantic import ValidationError
 
-from portal import logs, security
+from portal import caching, logs, security
 from portal.config import Settings, mask
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -26,7 +26,7 @@ except ValidationError as error:
 
 try:
     SECRETS = LLMASOS.secrets
-except (OSError, ValueError, KeyError) as error:
+except (OSError, ValueError) as error:
     sys.stderr.write(f"Bad setting DATA={str(LLMASOS.data)!r}: {error}\n")
     sys.exit(2)
 
@@ -66,6 +66,7 @@ INSTALLED_APPS = [
     "portal.api",
     "portal.playground",
     "portal.dashboard",
+    "portal.supervisor",
 ]
 
 MIDDLEWARE = [
@@ -116,7 +117,7 @@ def _database(url: str) -> dict[str, object]:
             "PASSWORD": unquote(parts.password or ""),
             "HOST": unquote(parts.hostname or ""),
             "PORT": str(parts.port or ""),
-            "OPTIONS": {"pool": {"min_size": 1, "max_size": 16}},
+            "OPTIONS": {"pool": {"min_size": 1, "max_size": 16, "timeout": 10}},
         }
     name = unquote(parts.path) if url else str(LLMASOS.data / "db.sqlite3")
     return {
@@ -165,9 +166,10 @@ REDIS_URL = LLMASOS.redis
 if LLMASOS.redis_url:  # several portal processes share one; the embedded portal is alone
     CACHES = {
         "default": {
-            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "BACKEND": "portal.caching.ForgivingRedisCache",
             "LOCATION": REDIS_URL,
             "KEY_PREFIX": "llmasos:cache",
+            "OPTIONS": caching.OPTIONS,
         }
     }
 CHANNEL_LAYERS = {
@@ -214,3 +216,10 @@ else:  # whether a request came over TLS can't be known here: redirecting could 
 
 LOGGING_CONFIG = "logging.config.dictConfig"
 LOGGING = logs.describe(level=LLMASOS.log_level, as_json=LLMASOS.log_json)
+
+UNFOLD = {
+    "SITE_TITLE": "LLMasOS",
+    "SITE_HEADER": "LLMasOS",
+    "SITE_URL": f"{LLMASOS.prefix}/",
+    "SHOW_HISTORY": False,
+}

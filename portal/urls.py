@@ -1,11 +1,15 @@
 """Every route of the portal, room by room."""
 
+from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
 from portal.health import healthz, readyz
 from portal.metrics import metrics
+
+# Rate limits, and later second factors, are allauth's.
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="playground:home"), name="home"),

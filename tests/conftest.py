@@ -1,11 +1,15 @@
 """The shared cast and stage: people and teams, a real Valkey, a private data folder.
 
 The cast: ``member`` (developer) and ``owner`` belong to ``team``; ``outsider`` belongs to nothing
-but a personal team; ``operator`` runs the place. Everybody's password is ``PASSWORD``.
+but a personal team; ``operator`` runs the place. Everybody's password is ``PASSWORD``. The stage:
+``redis`` is a client of an empty Valkey at ``settings.REDIS_URL``, ``echo`` a model ready for jobs.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +18,7 @@ import pytest
 from django.conf import settings
 
 from tests import environment
+from tests.running import running  # noqa: F401  (a fixture)
 
 environment.prepare()
 django.setup()  # here, because pytest-django looked for settings before they were decided
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from portal.accounts.models import User
+    from portal.catalogue.models import CatalogueModel
     from portal.teams.models import Team
 
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # cheap on purpose
@@ -97,3 +103,28 @@ def outsider(db: None) -> User:
 @pytest.fixture
 def operator(db: None) -> User:
     return _user("operator@example.org", name="Opal Operator", is_staff=True, is_superuser=True)
+
+
+@pytest.fixture(scope="session")
+def echo_manifest() -> dict[str, Any]:
+    """The echo model's folder, prepared once by the real command where the portal looks for it."""
+    folder = settings.LLMASOS.data / "models" / "echo"
+    command = ("prepare", "--source", "echo", "--id", "echo", "--out", str(folder))
+    subprocess.run(
+        [sys.executable, "-m", "inference_workers", *command], check=True, stdout=subprocess.DEVNULL
+    )
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return manifest
+
+
+@pytest.fixture
+def echo(db: None, echo_manifest: dict[str, Any]) -> CatalogueModel:
+    """A model that takes jobs, and needs no torch to answer them."""
+    from portal.catalogue.selectors import get
+    from portal.catalogue.services import begin_preparing, finish_preparing, place, sync_builtin
+
+    sync_builtin()
+    begin_preparing(model=get("echo"))
+    finish_preparing(model=get("echo"), manifest=echo_manifest)
+    place(model=get("echo"), placement="on_demand")
+    return get("echo")

@@ -75,7 +75,7 @@ class WeightReader(Mapping[str, "torch.Tensor"]):
 
 
 def library_config(folder: Path, model_id: str) -> Any:
-    """``config.json`` as transformers' own configuration object, checked for what it may not say."""
+    """``config.json`` as transformers' configuration object, checked for what it may not say."""
     read_config(folder)
     from transformers import AutoConfig
 
@@ -104,11 +104,11 @@ def load(folder: Path, *, dtype: torch.dtype, device: torch.device | str) -> tup
     if torch.device(device).type == "cpu":
         needed = int(manifest.parameters * dtype.itemsize * MEMORY_MARGIN)
         require_memory(needed, manifest.id)
-    from inference_workers.models import registry
+    from inference_workers.models.registry import build
 
     with WeightReader(folder) as weights:
         try:
-            model = registry.build(config, weights, dtype=dtype, device=device)
+            model = build(config, weights, dtype=dtype, device=device)
         except KeyError as error:
             raise ModelError(
                 f"{manifest.id} lacks the weight {error.args[0]!r}. Prepare the model again.",

@@ -142,6 +142,13 @@ class FairQueue:
         job = Job.read(payload).model_copy(update={"epoch": int(epoch)})
         return Claim(job=job, last_seq=int(seq), suspect=bool(suspect))
 
+    def wait_jobs(self, model: str, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds (below 5) for jobs to come; ``True`` if some did.
+
+        They may be gone again, and a wake-up can be lost: look from time to time in any case.
+        """
+        return self._sync.blpop([self.keys.wake(model)], timeout=timeout) is not None
+
     def position(self, job_id: str) -> int | None:
         """1 for the job that is claimed next; ``None`` when it isn't queued. See position.lua."""
         return cast("int | None", run(self._sync, "position", self.keys.prefix, job_id))

@@ -14,6 +14,7 @@ same names from the prefix; a Redis cluster, which would need them declared, is 
     idle:{model}               zset    teams without queued jobs by tokens served; teams that the
                                        others have overtaken are dropped when there are many
     fair:{model}               hash    ``floor``, ``last``: where a team starts when none is active
+    wake:{model}               list    a few elements when jobs came: wakes idle workers
     deadlines                  zset    queued jobs that have a deadline (ms)
     paused                     set     models from which nothing is claimed
     ended                      zset    jobs whose end is logged and not yet recorded, by time (ms)
@@ -53,6 +54,9 @@ class Keys:
 
     def idle(self, model: str) -> str:
         return self._key("idle", model)
+
+    def wake(self, model: str) -> str:
+        return self._key("wake", model)
 
     def queue(self, model: str, team: str) -> str:
         return self._key("queue", model, team)

@@ -1,7 +1,7 @@
 """Job logs: one Redis Stream per job, its entries numbered from 1 without gaps.
 
-A stream's id is ``<seq>-0``; field ``p`` is the writer's epoch, ``t`` the time on Redis' clock (ms),
-``e`` the event's JSON.
+A stream's id is ``<seq>-0``; field ``p`` is the writer's epoch, ``t`` the time on Redis' clock
+(ms), ``e`` the event's JSON.
 """
 
 from __future__ import annotations
@@ -53,12 +53,14 @@ class AppendResult:
     ``last_seq`` is the log's last number. ``cancelled``: somebody wants the job stopped. When not
     ``ok``, ``reason`` is one of: ``gap``, send again from ``last_seq + 1``; ``fenced``, the job is
     another's now; ``ended``, its log has its terminal entry; ``unknown``, Redis lost or forgot it.
+    ``proved``: it was a suspect and made progress, so its worker may claim again.
     """
 
     ok: bool
     last_seq: int
     cancelled: bool
     reason: Reason
+    proved: bool = False
 
 
 def encode(event: AnyEvent) -> tuple[str, str, int]:
@@ -116,8 +118,8 @@ class JobLog:
             for event in encoded:
                 args += event
         return [
-            AppendResult(bool(ok), int(seq), bool(cancelled), reason)
-            for ok, seq, cancelled, reason in run(self._sync, "append", *args)
+            AppendResult(bool(ok), int(seq), bool(cancelled), reason, any(proved))
+            for ok, seq, cancelled, reason, *proved in run(self._sync, "append", *args)
         ]
 
     def cancels(self, worker: str) -> frozenset[str]:

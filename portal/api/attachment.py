@@ -12,10 +12,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from channels.db import database_sync_to_async
+from asgiref.sync import sync_to_async
 
+from portal.jobs import links
+from portal.jobs.errors import Unavailable
 from portal.jobs.models import Job
-from portal.jobs.redis import async_client
 from portal.jobs.services import cancel_job
 
 logger = logging.getLogger(__name__)
@@ -80,20 +81,26 @@ def _start(jobs: list[Job], returning: bool) -> None:
 async def leave(jobs: Sequence[Job], *, returning: bool) -> None:
     """Cancels the jobs, after the grace and unless their caller came back where it may."""
     left = [await _count(job, -1) for job in jobs] if returning else [0] * len(jobs)
-    if returning and not any(left):
+    if returning and all(readers <= 0 for readers in left):
         await asyncio.sleep(GRACE_SECONDS)
         left = [await _count(job, 0) for job in jobs]
     for job, readers in zip(jobs, left, strict=True):
         if readers <= 0:
             logger.info("caller_left", extra={"job": job.id.hex})
-            await database_sync_to_async(cancel_job, thread_sensitive=False)(job=job)
+            await _cancel(job)
+
+
+async def _cancel(job: Job) -> None:
+    try:
+        await sync_to_async(cancel_job, thread_sensitive=False)(job=job)
+    except Unavailable as error:  # the job runs to its end; nobody is left to tell
+        logger.warning("cancel_failed", extra={"job": job.id.hex, "error": str(error)})
 
 
 async def _count(job: Job, change: int) -> int:
     """Readers with the job's Idempotency-Key, in all processes, after ``change``."""
-    client = async_client()
     key = f"llmasos:api:readers:{job.id.hex}"
-    async with client.pipeline(transaction=True) as pipe:
+    async with links.aclient().pipeline(transaction=True) as pipe:
         pipe.incrby(key, change)
         pipe.expire(key, _COUNT_LIFE_SECONDS)
         answers = await pipe.execute()

@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from channels.db import database_sync_to_async
+from django.db import transaction
 from django.http import HttpRequest
 
 from inference_workers.contract import Sampling
-from llmasos.text.tokenizer import Tokenizer
-from portal.api.attachment import Attachment, leave
+from portal.api.attachment import Attachment
 from portal.api.auth import Caller
 from portal.api.disconnects import watch
 from portal.api.errors import ApiError
 from portal.api.following import Followed
 from portal.api.logprobs import Vocabulary
 from portal.api.schemas import ChatRequest, CompletionRequest, Request
-from portal.catalogue import selectors
 from portal.catalogue.models import CatalogueModel
 from portal.jobs import services as jobs
+from portal.jobs.errors import IdempotencyConflict, InvalidRequest, JobRefused, ModelUnavailable
+from portal.jobs.inputs import Input, tokenizer_of
 from portal.jobs.models import Job
+from portal.usage.services import OverBudget
 
 SOURCE = "api"
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,120}")
@@ -32,9 +35,8 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,120}")
 class Order:
     """One job to make. ``echo``: repeat the prompt before the answer."""
 
-    input: jobs.Input
+    input: Input
     sampling: Sampling
-    field: str
     echo: bool = False
 
 
@@ -49,7 +51,7 @@ class Ordered:
 
 def chat_order(body: ChatRequest) -> Order:
     messages = [message.plain() for message in body.messages]
-    return Order(jobs.ChatInput(messages), body.sampling(), "messages")
+    return Order(jobs.ChatInput(messages), body.sampling())
 
 
 def completion_orders(body: CompletionRequest) -> list[Order]:
@@ -59,7 +61,6 @@ def completion_orders(body: CompletionRequest) -> list[Order]:
         Order(
             jobs.TextInput(prompt) if isinstance(prompt, str) else jobs.TokenInput(prompt),
             sampling,
-            "prompt",
             bool(body.echo),
         )
         for prompt in body.prompts()
@@ -82,40 +83,42 @@ async def create(
     try:
         parts, vocabulary = await asyncio.shield(making)
     except asyncio.CancelledError:
-        if gone():
+        with suppress(ApiError):
             made, _ = await making
-            await leave([part.job for part in made], returning=False)
+            late = await Attachment.make(
+                [part.job for part in made], returning=bool(key), gone=gone
+            )
+            late.leave()
         raise
-    attachment = await Attachment.make(
-        [part.job for part in parts], returning=bool(key), gone=gone
-    )
+    attachment = await Attachment.make([part.job for part in parts], returning=bool(key), gone=gone)
     return Ordered(parts, vocabulary, attachment)
 
 
 def _create(
     caller: Caller, body: Request, orders: Sequence[Order], key: str, *, scored: bool
 ) -> tuple[list[Followed], Vocabulary]:
-    made: list[Job] = []
     try:
-        for number, order in enumerate(orders):
-            made.append(
-                jobs.create_job(
-                    team=caller.team,
-                    user=caller.user,
-                    source=SOURCE,
-                    model=body.model,
-                    input=order.input,
-                    sampling=order.sampling,
-                    seed=body.seed,
-                    idempotency_key=f"{key}.{number}" if key and number else key or None,
-                )
+        drafts = [
+            jobs.prepare_job(
+                team=caller.team,
+                user=caller.user,
+                source=SOURCE,
+                model=body.model,
+                input=order.input,
+                sampling=order.sampling,
+                seed=body.seed,
+                idempotency_key=f"{key}.{number}" if key and number else key,
             )
-    except jobs.JobError as error:
-        for job in made:
-            jobs.cancel_job(job=job)
-        raise refusal(error, orders[len(made)].field, body.model) from error
-    model = selectors.servable(body.model)
-    vocabulary = Tokenizer.load(selectors.prepared_folder(model))
+            for number, order in enumerate(orders)
+        ]
+        with transaction.atomic():
+            made = [
+                jobs.submit_job(draft) if isinstance(draft, jobs.Draft) else draft
+                for draft in drafts
+            ]
+        vocabulary = tokenizer_of(made[0].model)
+    except (JobRefused, OverBudget) as error:
+        raise refusal(error, body.model) from error
     count = body.n or 1
     parts = [
         Followed(job, number * count, count, scored, _echoed(order, job, vocabulary))
@@ -124,9 +127,54 @@ def _create(
     return parts, vocabulary
 
 
-def _echoed(order: Order, job: Job, tokenizer: Tokenizer) -> str | None:
+def _echoed(order: Order, job: Job, vocabulary: Vocabulary) -> str | None:
     if not order.echo:
         return None
     if isinstance(order.input, jobs.TextInput):
         return order.input.text
-    return tokenizer.decode(job.input_ids)
+    return vocabulary.decode(job.input_ids)
+
+
+def listed_models() -> list[CatalogueModel]:
+    """The models that may serve, by id."""
+    ready = CatalogueModel.objects.filter(state=CatalogueModel.State.READY)
+    return list(ready.exclude(placement=CatalogueModel.Placement.OFF).order_by("id"))
+
+
+def no_such_model(model_id: str) -> ApiError:
+    return ApiError(
+        404,
+        f"There is no model '{model_id[:80]}' here. GET /v1/models lists those there are.",
+        code="model_not_found",
+        param="model",
+    )
+
+
+def refusal(error: JobRefused | OverBudget, model: str) -> ApiError:
+    """A service's refusal in OpenAI's words."""
+    if isinstance(error, OverBudget):
+        retry = {"Retry-After": str(error.retry_after)}
+        return ApiError(
+            429, str(error), code="insufficient_quota", type="insufficient_quota", headers=retry
+        )
+    if error.code == "model_not_found":
+        return no_such_model(model)
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    status = 503
+    if isinstance(error, IdempotencyConflict):
+        status = 409
+    elif isinstance(error, InvalidRequest):
+        status = 400
+    param = "model" if isinstance(error, ModelUnavailable) else error.field
+    return ApiError(status, error.message, code=error.code, param=param, headers=headers)
+
+
+def _idempotency_key(request: HttpRequest) -> str:
+    key = request.headers.get("Idempotency-Key", "")
+    if key and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise ApiError(
+            400,
+            "An Idempotency-Key has 1 to 120 visible ASCII characters.",
+            code="invalid_idempotency_key",
+        )
+    return key

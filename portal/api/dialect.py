@@ -1,12 +1,10 @@
-"""The one ninja API, speaking OpenAI's dialect: parsing, errors, request ids, unknown routes."""
+"""The one ninja API, speaking OpenAI's dialect: parsing, errors, unknown routes."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import logging
-import re
-import uuid
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -20,11 +18,11 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.parser import Parser
 from ninja.types import DictStrAny
 
+from portal.api.auth import Caller
 from portal.api.errors import ApiError, from_validation
 
 logger = logging.getLogger(__name__)
 
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 View = Callable[..., Any]
 
 
@@ -109,23 +107,13 @@ def _unread(request: HttpRequest, error: UnreadablePostError) -> HttpResponse:
 
 @api.exception_handler(Exception)
 def _broken(request: HttpRequest, error: Exception) -> HttpResponse:
-    logger.error("api_error", exc_info=error, extra={"request_id": request_id(request)})
+    logger.error("api_error", exc_info=error, extra={"path": request.path})
     message = "Something broke on our side. Try again; if it stays, quote the x-request-id."
     return error_response(ApiError(500, message, code="internal_error"))
 
 
-def request_id(request: HttpRequest) -> str:
-    """The caller's ``x-request-id`` if it is a sane one, else one made now; the same all along."""
-    known: str | None = getattr(request, "_llmasos_request_id", None)
-    if known is None:
-        given = request.headers.get("x-request-id", "")
-        known = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
-        request._llmasos_request_id = known  # type: ignore[attr-defined]
-    return known
-
-
 def in_dialect(view: View) -> View:
-    """``view`` with a request id on its answer, and OpenAI's form for a wrong method."""
+    """``view`` with the key's limits on its answer, and OpenAI's form for a wrong method."""
 
     async def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         called = view if inspect.iscoroutinefunction(view) else sync_to_async(view)
@@ -136,7 +124,10 @@ def in_dialect(view: View) -> View:
             response = error_response(
                 ApiError(405, message, code="method_not_allowed", headers={"Allow": allowed})
             )
-        response.headers["x-request-id"] = request_id(request)
+        caller = getattr(request, "auth", None)
+        if isinstance(caller, Caller):
+            for name, value in caller.headers().items():
+                response.headers.setdefault(name, value)
         return response
 
     answer.csrf_exempt = True  # type: ignore[attr-defined]  # keys, not cookies, sign callers in

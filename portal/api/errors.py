@@ -1,10 +1,8 @@
 """What a caller of ``/v1`` is told when something goes wrong, in OpenAI's form.
 
-ApiError                carries status, message, param and code; every handler ends in one
-└── made by ``refuse``, ``from_validation`` and the mappings in ``portal.api.translate``
-
-``{"error": {"message": …, "type": …, "param": …, "code": …}}``; the message tells the caller what to
-do next, ``param`` names the field of the request (``messages[0].content``) or is null.
+Every refusal is one ``ApiError``, written ``{"error": {"message", "type", "param", "code"}}``. The
+message tells the caller what to do next; ``param`` names the field of the request
+(``messages[0].content``) or is null.
 """
 
 from __future__ import annotations
@@ -55,8 +53,12 @@ class ApiError(Exception):
 
 
 def from_validation(problems: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The first of pydantic's complaints, about the field that it names."""
-    problem = problems[0]
+    """The first of pydantic's complaints, about the field that it names.
+
+    Of a field with alternatives, the one that went deepest: it is the form that was meant.
+    """
+    first = problems[0]["loc"][2:3]
+    problem = max((p for p in problems if p["loc"][2:3] == first), key=lambda p: len(p["loc"]))
     # ninja puts where the value came from and the argument's name before the field
     where = tuple(problem["loc"])[2:]
     param = _path(where)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from inference_workers.contract import Cancelled, Delta, Failed, Finished, TokenLogprob, Usage
@@ -34,7 +35,7 @@ class Followed:
     echo: str | None = None
 
 
-async def follow(part: Followed) -> AsyncIterator[Step]:
+async def follow(part: Followed) -> AsyncGenerator[Step, None]:
     """Pieces as they are made, then the job's usage; raises ``ApiError`` when it failed."""
     echoed = part.echo is None
     async for item in reader.events(part.job):
@@ -56,7 +57,9 @@ async def follow(part: Followed) -> AsyncIterator[Step]:
             raise _failure(event)
         elif isinstance(event, Cancelled):
             raise ApiError(
-                409, "The request was cancelled before it finished; send it again.", code="cancelled"
+                409,
+                "The request was cancelled before it finished; send it again.",
+                code="cancelled",
             )
 
 
@@ -74,7 +77,10 @@ def _echo(part: Followed, scores: Sequence[TokenLogprob] | None) -> list[Piece]:
     return [Piece(part.first + index, part.echo or "", tokens) for index in range(part.count)]
 
 
-def _failure(event: Failed) -> ApiError:
+def _failure(event: Failed | Cancelled) -> ApiError:
+    if isinstance(event, Cancelled):
+        message = "The request was cancelled before it finished; send it again."
+        return ApiError(409, message, code="cancelled")
     if event.code in CALLERS_FAULT:
         return ApiError(400, event.message, code=event.code)
     status = FAILED_STATUS.get(event.code, 500)
@@ -82,24 +88,25 @@ def _failure(event: Failed) -> ApiError:
     return ApiError(status, event.message, code=event.code, headers=headers)
 
 
-async def follow_all(parts: Sequence[Followed]) -> AsyncIterator[Step]:
+async def follow_all(parts: Sequence[Followed]) -> AsyncGenerator[Step, None]:
     """The parts' steps as they come, whichever moves first; ends when all have ended."""
     if len(parts) == 1:
-        async for step in follow(parts[0]):
-            yield step
+        async with aclosing(follow(parts[0])) as only:
+            async for step in only:
+                yield step
         return
     steps: asyncio.Queue[Step | ApiError | None] = asyncio.Queue(maxsize=256)
     readers = [asyncio.create_task(_pour(part, steps)) for part in parts]
     try:
         running = len(readers)
         while running:
-            step = await steps.get()
-            if isinstance(step, Exception):
-                raise step
-            if step is None:
+            found = await steps.get()
+            if isinstance(found, Exception):
+                raise found
+            if found is None:
                 running -= 1
             else:
-                yield step
+                yield found
     finally:
         for task in readers:
             task.cancel()
@@ -108,8 +115,9 @@ async def follow_all(parts: Sequence[Followed]) -> AsyncIterator[Step]:
 
 async def _pour(part: Followed, steps: asyncio.Queue[Step | ApiError | None]) -> None:
     try:
-        async for step in follow(part):
-            await steps.put(step)
+        async with aclosing(follow(part)) as found:
+            async for step in found:
+                await steps.put(step)
         await steps.put(None)
     except ApiError as error:
         await steps.put(error)

@@ -16,9 +16,11 @@ FLOOR = -9999.0
 class Vocabulary(Protocol):
     """The part of a tokenizer that is needed to name a token."""
 
-    def token_text(self, token_id: int) -> str: ...
+    bos_id: int | None
 
-    def token_bytes(self, token_id: int) -> bytes: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def token_bytes(self, token: int) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,6 @@ class Scored:
 def token_name(vocabulary: Vocabulary, token_id: int) -> str:
     """The token's text, or ``bytes:\\xe2\\x80`` where it is only a part of a character."""
     data = vocabulary.token_bytes(token_id)
-    if not data:
-        return vocabulary.token_text(token_id)
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -75,7 +75,9 @@ class CompletionLogprobs:
         offsets = []
         for token in tokens:
             offsets.append(self._offset)
-            self._offset += len(self._decoder.decode(self._vocabulary.token_bytes(token.token_id)))
+            if token.token_id != self._vocabulary.bos_id:  # which no text shows
+                data = self._vocabulary.token_bytes(token.token_id)
+                self._offset += len(self._decoder.decode(data))
         return {
             "tokens": [token_name(self._vocabulary, token.token_id) for token in tokens],
             "token_logprobs": [_number(token.logprob) for token in tokens],

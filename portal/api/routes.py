@@ -14,11 +14,9 @@ from portal.api.answers import ChatForm, CompletionForm, Form
 from portal.api.auth import Caller, KeyAuth
 from portal.api.creation import Ordered
 from portal.api.dialect import api
-from portal.api.errors import ApiError
 from portal.api.schemas import ChatRequest, CompletionRequest, Request
 from portal.api.streaming import stream_response
 from portal.api.whole import whole_response
-from portal.catalogue import selectors
 from portal.catalogue.models import CatalogueModel
 
 KEY = KeyAuth()
@@ -48,9 +46,7 @@ async def chat_completions(request: HttpRequest, body: ChatRequest) -> HttpRespo
 @api.post("/completions", auth=KEY, summary="Continue a text")
 async def completions(request: HttpRequest, body: CompletionRequest) -> HttpResponseBase:
     orders = creation.completion_orders(body)
-    return await _answer(
-        request, body, orders, CompletionForm, "cmpl", body.logprobs is not None
-    )
+    return await _answer(request, body, orders, CompletionForm, "cmpl", body.logprobs is not None)
 
 
 async def _answer(

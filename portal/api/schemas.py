@@ -196,7 +196,7 @@ class CompletionRequest(Request):
     @field_validator("prompt")
     @classmethod
     def _some(cls, value: Any) -> Any:
-        if not value:
+        if not value or (isinstance(value, list) and [] in value):
             raise ValueError("it is empty; give the model something to go on")
         if isinstance(value, list) and not isinstance(value[0], int) and len(value) > MAX_PROMPTS:
             raise ValueError(f"at most {MAX_PROMPTS} prompts in one request")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -54,19 +54,15 @@ async def _frames(
     usages: list[Usage] = []
     opened: set[int] = set()
     try:
-        async for step in follow_all(parts):
-            if isinstance(step, Piece):
-                if step.index not in opened:
-                    opened.add(step.index)
-                    head = form.head(step.index)
-                    if head is not None:
-                        yield _frame(head)
-                if step.text or step.tokens or step.finish:
-                    yield _frame(form.chunk(step))
-            elif isinstance(step, Usage):
-                usages.append(step)
-            else:
-                yield _comment(step.state, step.position)
+        async with aclosing(follow_all(parts)) as steps:
+            async for step in steps:
+                if isinstance(step, Usage):
+                    usages.append(step)
+                elif isinstance(step, Piece):
+                    for frame in _piece_frames(form, step, opened):
+                        yield frame
+                else:
+                    yield _comment(step.state, step.position)
         if usage_wanted:
             yield _frame(form.usage_chunk(total(usages)))
         yield DONE
@@ -77,8 +73,21 @@ async def _frames(
         yield _frame(ApiError(500, "The stream broke on our side.", code="internal_error").body())
 
 
+def _piece_frames(form: Form, piece: Piece, opened: set[int]) -> Iterator[bytes]:
+    """A choice's first piece opens it; a piece in which nothing became certain is not sent."""
+    if piece.index not in opened:
+        opened.add(piece.index)
+        head = form.head(piece.index)
+        if head is not None:
+            yield _frame(head)
+    if piece.text or piece.tokens or piece.finish:
+        yield _frame(form.chunk(piece))
+
+
 def _frame(body: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return (
+        b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    )
 
 
 def _comment(state: str, position: int | None) -> bytes:
@@ -93,7 +102,7 @@ async def with_keepalive(
     waiting: asyncio.Task[bytes] | None = None
     try:
         while True:
-            waiting = waiting or asyncio.ensure_future(anext(frames))  # type: ignore[arg-type]
+            waiting = waiting or asyncio.ensure_future(anext(frames))
             done, _ = await asyncio.wait((waiting,), timeout=seconds)
             if not done:
                 yield KEEPALIVE

@@ -10,7 +10,8 @@ urlpatterns: list[URLPattern | URLResolver] = []
 
 for pattern in api.urls[0]:
     if isinstance(pattern, URLPattern):
-        pattern.callback = in_dialect(pattern.callback)
+        view = no_such_route if pattern.name == "api-root" else pattern.callback
+        pattern.callback = in_dialect(view)
         urlpatterns.append(pattern)
 
 urlpatterns.append(re_path(r"", in_dialect(no_such_route)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from django.http import HttpResponse, JsonResponse
 
@@ -20,11 +21,12 @@ async def whole_response(
     pieces: list[Piece] = []
     usages: list[Usage] = []
     try:
-        async for step in follow_all(parts):
-            if isinstance(step, Piece):
-                pieces.append(step)
-            elif isinstance(step, Usage):
-                usages.append(step)
+        async with aclosing(follow_all(parts)) as steps:
+            async for step in steps:
+                if isinstance(step, Piece):
+                    pieces.append(step)
+                elif isinstance(step, Usage):
+                    usages.append(step)
     except asyncio.CancelledError:
         attachment.leave()
         raise

@@ -6,6 +6,8 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 
+from portal.config import MODEL_ID
+
 
 class CatalogueModel(models.Model):
     class Kind(models.TextChoices):
@@ -23,13 +25,9 @@ class CatalogueModel(models.Model):
         READY = "ready"
         FAILED = "failed"
 
-    id = models.CharField(
-        primary_key=True,
-        max_length=64,
-        validators=[RegexValidator(r"^[a-z0-9][a-z0-9._-]*$")],
-    )
+    id = models.CharField(primary_key=True, max_length=64, validators=[RegexValidator(MODEL_ID)])
     name = models.CharField(max_length=120)
-    family = models.CharField(max_length=40)
+    family = models.CharField(max_length=40, blank=True)
     parameters = models.BigIntegerField(default=0)
     context_length = models.PositiveIntegerField(default=0)
     vocab_size = models.PositiveIntegerField(default=0)
@@ -37,15 +35,20 @@ class CatalogueModel(models.Model):
     licence_url = models.URLField(blank=True)
     kind = models.CharField(max_length=12, choices=Kind)
     source = models.CharField(max_length=300)
+    builtin = models.BooleanField(default=False, help_text="Comes with the program.")
     commit = models.CharField(max_length=64, blank=True, help_text="The exact one it resolved to.")
     digest = models.CharField(max_length=80, blank=True)
     format = models.CharField(max_length=16, blank=True)
     bytes = models.BigIntegerField(default=0)
     placement = models.CharField(max_length=12, choices=Placement, default=Placement.OFF)
     state = models.CharField(max_length=12, choices=State, default=State.ABSENT)
+    progress = models.FloatField(default=0, help_text="Of preparing, from 0 to 1.")
+    message = models.CharField(max_length=200, blank=True, help_text="What preparing does now.")
+    touched_at = models.DateTimeField(null=True, blank=True, help_text="A sign of life.")
     error = models.TextField(blank=True)
     prepared_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    removed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [

@@ -5,20 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import lru_cache
 from typing import Generic, TypeVar
 
 import redis
-from django.conf import settings
 from django.db.models import Count, Q
 from django.utils import timezone
 
-from inference_workers.queue.clients import connect
-from inference_workers.queue.fair import FairQueue
-from inference_workers.queue.leases import Leases, WorkerInfo
+from inference_workers.queue import FairQueue, WorkerInfo
 from portal.catalogue.models import CatalogueModel
+from portal.jobs import links
 from portal.jobs.models import Job
 
 LIVE_SECONDS = 0.9
@@ -54,8 +51,8 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """Everything on the wall. ``at`` is a UNIX time; Redis may be out of reach, then ``reachable``
-    is false and queues and workers are empty."""
+    """Everything on the wall. ``at`` is a UNIX time; while Redis is out of reach, ``reachable`` is
+    false and queues and workers are those of the last look."""
 
     at: float
     models: tuple[ModelNow, ...]
@@ -106,23 +103,22 @@ class Shared(Generic[T]):
             self._value = None
 
 
-@lru_cache(maxsize=1)
-def client() -> redis.Redis:
-    return connect(settings.REDIS_URL, retries=0)
+_last: list[Now] = []
 
 
 def _read() -> Now:
     ended = rows.get()
     try:
-        workers = tuple(Leases(client()).workers())
-        queue = FairQueue(client())
+        workers = tuple(links.leases().workers())
+        queue = links.queue()
         ids = CatalogueModel.objects.filter(state=CatalogueModel.State.READY).order_by("id")
         models = tuple(
             _model(queue, model_id, workers) for model_id in ids.values_list("id", flat=True)
         )
-    except redis.RedisError:
-        return Now(time.time(), (), (), ended, reachable=False)
-    return Now(time.time(), models, workers, ended)
+    except (redis.RedisError, OSError):
+        return replace(_last[0] if _last else Now(0.0, (), (), ended), reachable=False, ended=ended)
+    _last[:] = [Now(time.time(), models, workers, ended)]
+    return _last[0]
 
 
 def _model(queue: FairQueue, model_id: str, workers: tuple[WorkerInfo, ...]) -> ModelNow:
@@ -157,4 +153,4 @@ now = Shared(_read, LIVE_SECONDS)
 
 def worker(name: str) -> WorkerInfo | None:
     """The live worker of that name, read now."""
-    return next((found for found in Leases(client()).workers() if found.name == name), None)
+    return next((found for found in links.leases().workers() if found.name == name), None)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from auditlog.models import LogEntry
-
-from inference_workers.queue.leases import Leases
+from portal import audit
 from portal.accounts.models import User
 from portal.catalogue.models import CatalogueModel
 from portal.dashboard import selectors
+from portal.jobs import links
 
 
 class UnknownWorker(Exception):
@@ -19,15 +18,9 @@ def drain_worker(*, operator: User, name: str) -> None:
     found = selectors.worker(name)
     if found is None:
         raise UnknownWorker(name)
-    Leases(selectors.client()).request_drain(name)
+    links.leases().request_drain(name)
     model = CatalogueModel.objects.filter(pk=found.model).first()
     if model is not None:
-        LogEntry.objects.log_create(
-            model,
-            force_log=True,
-            action=LogEntry.Action.UPDATE,
-            changes={"worker": [found.state, "draining"]},
-            actor=operator,
-            additional_data={"did": "drain", "worker": name, "host": found.host},
-        )
+        changes = {f"worker {name}": (found.state, "draining")}
+        audit.record(actor=operator, action="update", instance=model, changes=changes)
     selectors.now.clear()

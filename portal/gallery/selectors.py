@@ -7,16 +7,20 @@ from typing import Any
 
 from django.db.models import Count, F, Q, QuerySet
 from django.db.models.functions import Lower
+from redis.exceptions import RedisError
 
 from inference_workers.contract import Delta, Entry, Failed
-from portal.gallery import scoring
+from portal.catalogue.models import CatalogueModel
+from portal.gallery import builders, scoring
 from portal.gallery.definition import Definition
 from portal.gallery.models import App, AppRun, RunJob
+from portal.jobs import links
 from portal.jobs import selectors as jobs
 from portal.jobs.models import Job
-from portal.jobs.selectors import Viewer
+from portal.jobs.viewer import Viewer
 
 SORTS = ("used", "new", "name")
+LONGEST_LOG = 100_000
 
 
 def apps(*, search: str = "", category: str = "", sort: str = "used") -> QuerySet[App]:
@@ -51,7 +55,8 @@ def run(run_id: Any, viewer: Viewer) -> AppRun | None:
     found = AppRun.objects.select_related("version__app").filter(pk=run_id).first()
     if found is None:
         return None
-    return found if all(jobs.visible(part.job_id, viewer) for part in parts(found)) else None
+    wanted = set(found.run_jobs.values_list("job_id", flat=True))
+    return found if wanted and jobs.still_visible(viewer, wanted) == wanted else None
 
 
 def parts(run: AppRun) -> list[RunJob]:
@@ -81,15 +86,27 @@ class Result:
 
 def result(run: AppRun, language: str) -> Result:
     work = parts(run)
-    logs = [jobs.entries(part.job) for part in work]
+    logs = [_log(part.job) for part in work]
     ends = [_end(part.job, log) for part, log in zip(work, logs, strict=True)]
     state = _together([state for state, _ in ends])
     error = next((message for _, message in ends if message), "")
     if run.kind == AppRun.Kind.TEXT:
         text = "".join(e.event.text for e in logs[0] if isinstance(e.event, Delta))
+        if state == Job.State.FINISHED:
+            text = builders.WRITERS[definition_of(run).builder].parse(text)
         return Result(state, text, (), error)
     scores = _scores(run, work, logs, language) if state == Job.State.FINISHED else ()
     return Result(state, "", scores, error)
+
+
+def _log(job: Job) -> list[Entry]:
+    """The row's log once it is recorded, Redis' until then."""
+    if job.state != Job.State.OPEN:
+        return jobs.entries(job)
+    try:
+        return links.log().read(job.id.hex, count=LONGEST_LOG)
+    except (RedisError, OSError):
+        return []
 
 
 def _end(job: Job, log: list[Entry]) -> tuple[str, str]:
@@ -108,18 +125,30 @@ def _together(states: list[str]) -> str:
 
 
 def _scores(
-    run: AppRun, work: list[RunJob], entries: list[list[Entry]], language: str
+    run: AppRun, work: list[RunJob], logs: list[list[Entry]], language: str
 ) -> tuple[Score, ...]:
-    definition = Definition.model_validate(run.version.definition)
-    names = {label.value: label.name.pick(language) for label in definition.labels}
-    chances = scoring.probabilities(
-        [part.job.input_ids for part in work], [_prompt_logprobs(log) for log in entries]
+    definition = definition_of(run)
+    likelihoods = scoring.label_scores(
+        [part.job.input_ids for part in work], [_prompt_logprobs(log) for log in logs]
     )
+    asked = builders.question(definition, run.inputs)
+    tone = builders.SCORERS[definition.builder].parse(asked, likelihoods)
+    names = {label.value: label.name.pick(language) for label in definition.labels}
     scores = [
-        Score(part.label.strip(), names[part.label], chance)
-        for part, chance in zip(work, chances, strict=True)
+        Score(label, names.get(label, label), chance)
+        for label, chance in tone.probabilities.items()
     ]
     return tuple(sorted(scores, key=lambda score: -score.probability))
+
+
+def definition_of(run: AppRun) -> Definition:
+    return Definition.model_validate(run.version.definition)
+
+
+def follows_instructions(model: str) -> bool:
+    """Whether the model was taught to, so that it needs no examples."""
+    kind = CatalogueModel.Kind.INSTRUCT
+    return CatalogueModel.objects.filter(pk=model, kind=kind).exists()
 
 
 def _prompt_logprobs(entries: list[Entry]) -> list[float]:

@@ -9,10 +9,11 @@ from django.db import transaction
 
 from inference_workers.contract import Sampling
 from portal.accounts.models import User
-from portal.gallery import builders
+from portal.gallery import builders, selectors
 from portal.gallery.definition import Definition
-from portal.gallery.models import App, AppRun, AppVersion, RunJob
+from portal.gallery.models import App, AppRun, RunJob
 from portal.jobs import services as jobs
+from portal.jobs.inputs import ChatInput, Input, TextInput
 from portal.jobs.models import Job
 from portal.teams.models import Team
 
@@ -24,70 +25,66 @@ class NotRunnable(Exception):
     """The app has no version to run."""
 
 
-def run_app(
-    *, app: App, team: Team, user: User | None, session: str, inputs: Any
-) -> AppRun:
+def run_app(*, app: App, team: Team, user: User | None, session: str, inputs: Any) -> AppRun:
     """Run an app's current version: a job, or one for each label that is scored.
 
     Raises:
         InvalidInput: an input is missing or wrong.
         NotRunnable: nothing is published yet.
-        jobs.JobError: the portal refuses the work (too long, queue full, over budget …).
+        JobRefused, OverBudget: the portal refuses the work.
     """
     version = app.current
     if version is None:
         raise NotRunnable(app.slug)
     definition = Definition.model_validate(version.definition)
     checked = definition.check(inputs)
-    made: list[tuple[Job, str]] = []
-    try:
-        for label, text, sampling in _work(definition, checked):
-            job = jobs.create_job(
-                team=team,
-                user=user,
-                session=session,
-                source=f"app:{app.slug}@{version.number}",
-                model=definition.model or settings.LLMASOS.default_model,
-                input=jobs.TextInput(text),
-                sampling=sampling,
-            )
-            made.append((job, label))
-        return _record(version, definition, team, user, session, checked, made)
-    except Exception:
-        for job, _ in made:
-            jobs.cancel_job(job=job)
-        raise
-
-
-def _work(definition: Definition, inputs: dict[str, str]) -> list[tuple[str, str, Sampling]]:
-    """Label (empty for text), prompt and sampling of each job."""
-    prompt = builders.build(definition.builder, inputs)
-    if definition.result == "scores":
-        return [(label.value, prompt.text + label.value, SCORING) for label in definition.labels]
-    stop = (*prompt.stop, *definition.sampling.stop)
-    return [("", prompt.text, definition.sampling.model_copy(update={"stop": stop}))]
-
-
-@transaction.atomic
-def _record(
-    version: AppVersion,
-    definition: Definition,
-    team: Team,
-    user: User | None,
-    session: str,
-    inputs: dict[str, str],
-    made: list[tuple[Job, str]],
-) -> AppRun:
-    run = AppRun.objects.create(
-        version=version,
-        team=team,
-        user=user,
-        session=session,
-        kind=definition.result,
-        inputs=inputs,
-    )
-    RunJob.objects.bulk_create(
-        RunJob(run=run, job=job, label=label, position=position)
-        for position, (job, label) in enumerate(made)
-    )
+    drafts = [
+        (label, jobs.prepare_job(
+            team=team,
+            user=user,
+            session=session,
+            source=f"app:{app.slug}@{version.number}",
+            model=model_of(definition),
+            input=given,
+            sampling=sampling,
+        ))
+        for label, given, sampling in _work(definition, checked)
+    ]  # fmt: skip
+    with transaction.atomic():  # all of a run's jobs or none
+        run = AppRun.objects.create(
+            version=version,
+            team=team,
+            user=user,
+            session=session,
+            kind=definition.result,
+            inputs=checked,
+        )
+        RunJob.objects.bulk_create(
+            RunJob(run=run, job=_submitted(draft), label=label, position=position)
+            for position, (label, draft) in enumerate(drafts)
+        )
     return run
+
+
+def _submitted(draft: jobs.Draft | Job) -> Job:
+    return jobs.submit_job(draft) if isinstance(draft, jobs.Draft) else draft
+
+
+def model_of(definition: Definition) -> str:
+    """The id of the model that the app runs on."""
+    return definition.model or settings.LLMASOS.default_model
+
+
+def _work(definition: Definition, inputs: dict[str, str]) -> list[tuple[str, Input, Sampling]]:
+    """Label (empty for text), input and sampling of each job."""
+    if definition.result == "scores":
+        asked = builders.question(definition, inputs)
+        return [
+            (label, TextInput(asked.prompt + words), SCORING)
+            for label, words in zip(asked.labels, asked.continuations, strict=True)
+        ]
+    prompt = builders.prompt(definition, inputs)
+    sampling = definition.sampling.model_copy(update={"max_tokens": prompt.max_tokens})
+    if selectors.follows_instructions(model_of(definition)):
+        return [("", ChatInput(prompt.messages()), sampling)]
+    return [("", TextInput(prompt.text), sampling.model_copy(update={"stop": prompt.stop}))]

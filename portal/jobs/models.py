@@ -36,12 +36,15 @@ class Job(models.Model):
     deadline = models.FloatField(null=True)
     idempotency_key = models.CharField(max_length=128, blank=True)
     request_digest = models.CharField(max_length=64, blank=True)
+    epoch = models.PositiveIntegerField(
+        default=0, help_text="Above every epoch that a lost Redis may have given out."
+    )
 
     state = models.CharField(max_length=12, choices=State, default=State.OPEN)
     reason = models.CharField(max_length=40, blank=True)
     error_code = models.CharField(max_length=40, blank=True)
     error_message = models.TextField(blank=True)
-    entries = models.JSONField(null=True, help_text="The log, entry by entry, once it has ended.")
+    log = models.BinaryField(null=True, help_text="The log once it has ended: see archive.py.")
     prompt_tokens = models.PositiveIntegerField(default=0)
     completion_tokens = models.PositiveIntegerField(default=0)
     cached_tokens = models.PositiveIntegerField(default=0)

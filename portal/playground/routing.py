@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern
+from typing import Any
 
-websocket_urlpatterns: list[URLPattern] = []
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.urls import path
+
+from portal.playground.consumer import JobsConsumer
+
+
+class NothingHere(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """Refuses with 403; without it an unknown path is a traceback in the log."""
+
+    async def connect(self) -> None:
+        await self.close()
+
+
+websocket_urlpatterns: list[Any] = [
+    path("ws/jobs", JobsConsumer.as_asgi()),
+    path("<path:anything>", NothingHere.as_asgi()),
+    path("", NothingHere.as_asgi()),
+]

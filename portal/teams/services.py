@@ -70,6 +70,16 @@ def anonymous_team() -> Team:
     return team
 
 
+def set_weight(*, team: Team, weight: float, actor: User | None = None) -> None:
+    """The team's share of the workers against other teams; above 0."""
+    with transaction.atomic():
+        row = Team.objects.select_for_update().get(pk=team.pk)
+        if row.weight != weight:
+            changes = {"weight": (row.weight, weight)}
+            Team.objects.filter(pk=team.pk).update(weight=weight)
+            audit.record(actor=actor, action="update", instance=team, changes=changes)
+
+
 def create_key(*, team: Team, user: User, name: str) -> tuple[ApiKey, str]:
     """A new key and its plaintext, which is never readable again.
 

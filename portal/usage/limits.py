@@ -19,6 +19,9 @@ from weakref import WeakKeyDictionary
 import structlog
 from django.conf import settings
 from django.utils.translation import gettext as _
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from throttled import RateLimiterType, Throttled, rate_limiter
 from throttled import asyncio as athrottled
 from throttled.exceptions import StoreUnavailableError
@@ -27,7 +30,7 @@ from throttled.store import RedisStore
 from portal.network import quota_address
 from portal.teams.models import ApiKey
 
-REDIS_OPTIONS = {"SOCKET_TIMEOUT": 2, "SOCKET_CONNECT_TIMEOUT": 1}
+TIMEOUTS = {"SOCKET_TIMEOUT": 2, "SOCKET_CONNECT_TIMEOUT": 1}
 PREFIX = "llmasos:limit"
 OUTAGE_RETRY_S = 5
 log = structlog.get_logger(__name__)
@@ -137,7 +140,8 @@ def _rate(quota: Quota) -> rate_limiter.Quota:
 
 @cache
 def _limiter(quota: Quota, url: str) -> Throttled:
-    store = RedisStore(server=url, options=REDIS_OPTIONS)
+    retry = {"retry": Retry(NoBackoff(), 1)}  # redis-py's own would go on for seconds
+    store = RedisStore(server=url, options={**TIMEOUTS, "CONNECTION_POOL_KWARGS": retry})
     how = RateLimiterType.GCRA.value
     return Throttled(using=how, quota=_rate(quota), store=store, key_prefix=PREFIX)
 
@@ -151,7 +155,9 @@ _in_loop: WeakKeyDictionary[
 def _alimiter(quota: Quota, url: str) -> athrottled.Throttled:
     limiters = _in_loop.setdefault(asyncio.get_running_loop(), {})
     if (quota, url) not in limiters:
-        store = athrottled.RedisStore(server=url, options=REDIS_OPTIONS)
+        retry = {"retry": AsyncRetry(NoBackoff(), 1)}
+        options = {**TIMEOUTS, "CONNECTION_POOL_KWARGS": retry}
+        store = athrottled.RedisStore(server=url, options=options)
         how = RateLimiterType.GCRA.value
         limiters[quota, url] = athrottled.Throttled(
             using=how, quota=_rate(quota), store=store, key_prefix=PREFIX

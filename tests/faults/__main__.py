@@ -14,13 +14,26 @@ from collections.abc import Callable
 from tests.faults.redis_loss import flushed_redis, killed_redis
 from tests.faults.report import Row
 from tests.faults.stop import cancelled_jobs
-from tests.faults.worker_death import frozen_worker, killed_workers, lost_before_start, poison
+from tests.faults.worker_death import (
+    frozen_worker,
+    killed_workers,
+    lost_before_start,
+    poison,
+    rolling_restart,
+)
 
 Fault = Callable[[bool, int], Row]
 
 FAULTS: dict[str, Fault] = {
     "R1": lambda full, seed: killed_workers(
         doses=20 if full else 3, streams=64 if full else 16, seed=seed, lease=6.0 if full else 2.0
+    ),
+    "R1t": lambda full, seed: killed_workers(
+        doses=20 if full else 1,
+        streams=64 if full else 12,
+        seed=seed,
+        lease=6.0 if full else 2.0,
+        small_model=True,
     ),
     "R1b": lambda full, seed: poison(batch=32, seed=seed),
     "R2": lambda full, seed: frozen_worker(
@@ -32,6 +45,9 @@ FAULTS: dict[str, Fault] = {
     ),
     "R4b": lambda full, seed: flushed_redis(
         doses=5 if full else 1, seed=seed, lease=6.0 if full else 2.0
+    ),
+    "R6": lambda full, seed: rolling_restart(
+        doses=10 if full else 2, streams=32 if full else 12, seed=seed
     ),
     "R9": lambda full, seed: cancelled_jobs(doses=500 if full else 24, seed=seed),
 }

@@ -1,31 +1,38 @@
-"""R1, R1b, R2, R3: workers that are killed, poisoned, frozen, or not there."""
+"""R1, R1b, R2, R3, R6: workers that are killed, poisoned, frozen, not there, or replaced."""
 
 from __future__ import annotations
 
 import random
 import signal
 import time
+from collections import Counter
 from functools import partial
 
 from inference_workers.contract import Delta, Failed, Job
 from tests.faults.house import House, a_house, until
 from tests.faults.report import Row, judge, sound
+from tests.faults.small_model import small_llama
 
 PHASES = ("queued", "prefill", "decode", "inside a character", "last token")
 
 
-def killed_workers(*, doses: int, streams: int, seed: int, lease: float = 2.0) -> Row:
-    """R1: kill -9 at random phases under ``streams`` streams on two workers."""
+def killed_workers(
+    *, doses: int, streams: int, seed: int, lease: float = 2.0, small_model: bool = False
+) -> Row:
+    """R1: kill -9 at random phases under ``streams`` streams on two workers, with the echo model or
+    with a small float32 model on the torch engine."""
     rng = random.Random(seed)
-    row = Row("R1", f"{doses} kills, {streams} streams, two workers", seed)
+    what = "a small float32 model" if small_model else "the echo model"
+    row = Row("R1", f"{doses} kills, {streams} streams, {what}", seed)
+    prepare = small_llama if small_model else None
     jobs: list[Job] = []
     phases: list[str] = []
-    with a_house(lease=lease, step=0.02, chunk=128) as house:
+    with a_house(lease=lease, step=0.02, chunk=128, prepare=prepare) as house:
         slots = max(4, streams // 2 - 1)
         for _ in range(2):
             house.worker(slots=slots)
         for _ in range(doses):
-            _fill(house, rng, jobs, streams)
+            _fill(house, rng, jobs, streams, longest=600 if small_model else 200)
             phase = rng.choice(PHASES)
             victim = _worker_in(house, phase, rng)
             phases.append(phase)
@@ -35,19 +42,23 @@ def killed_workers(*, doses: int, streams: int, seed: int, lease: float = 2.0) -
         until(lambda: not house.reader.open(), 120, "every stream ends")
         judge(house, row, jobs)
         gaps = sorted(house.reader.jobs[job.id].longest_gap() for job in jobs)
+        taken = sum(house.reader.jobs[job.id].entries[-1].epoch > 1 for job in jobs)
     p95 = gaps[int(0.95 * (len(gaps) - 1))]
     beyond = max(0.0, p95 - lease)
+    row.check(taken > 0, "no job was taken over")
     row.check(beyond <= 3.0, f"gap p95 is {beyond:.2f} s beyond detection")
     row.figures = (
-        f"{len(jobs)} jobs, gap p95 {p95:.2f} s with a lease of {lease:g} s: {beyond:.2f} s beyond "
-        f"detection; {', '.join(phases)}"
+        f"{len(jobs)} jobs, {taken} taken over, gap p95 {p95:.2f} s with a lease of "
+        f"{lease:g} s: {beyond:.2f} s beyond detection; {', '.join(phases)}"
     )
     return row
 
 
-def _fill(house: House, rng: random.Random, jobs: list[Job], streams: int) -> None:
+def _fill(
+    house: House, rng: random.Random, jobs: list[Job], streams: int, *, longest: int = 200
+) -> None:
     while len(house.reader.open()) < streams:
-        job = house.job(rng, tokens=rng.randint(60, 200))
+        job = house.job(rng, tokens=rng.randint(60, longest))
         jobs.append(job)
         house.submit(job)
 
@@ -127,43 +138,50 @@ def poison(*, batch: int, seed: int) -> Row:
 
 
 def frozen_worker(*, doses: int, seed: int, lease: float = 2.0) -> Row:
-    """R2: SIGSTOP for longer than a lease, then SIGCONT."""
+    """R2: SIGSTOP for longer than a lease, then SIGCONT while most of its jobs wait for an heir:
+    only the fence keeps the zombie's next entries out of their logs."""
     rng = random.Random(seed)
     row = Row("R2", f"{doses} workers frozen for longer than a lease", seed)
     jobs: list[Job] = []
+    stale = 0
     with a_house(lease=lease) as house:
-        for _ in range(2):
-            house.worker()
+        victim = house.worker(slots=8)
         for _ in range(doses):
-            batch = [house.job(rng, tokens=rng.randint(150, 250)) for _ in range(8)]
+            batch = [house.job(rng, tokens=rng.randint(100, 200)) for _ in range(8)]
             jobs += batch
             house.submit(*batch)
-            victim = _worker_in(house, "decode", rng)
+            until(partial(_all_in_decode, house, batch), 20, "all jobs run")
+            heir = house.worker(slots=2)
             house.signal(victim, signal.SIGSTOP)
-            taken = [i for i in house.reader.open() if _holder(house, i) == victim]
-            # Heirs write on before the zombie wakes up in the middle of its step.
-            until(partial(_moved, house, taken, victim), 30, "its jobs have new holders")
-            time.sleep(lease / 2)
+            until(partial(_taken_away, house, batch, victim), 30, "its jobs are taken away")
+            before = {job.id: _epochs(house, job.id) for job in batch}
             house.signal(victim, signal.SIGCONT)
             until(lambda: not house.reader.open(), 60, "every stream ends")
+            for job_id, epochs in before.items():
+                found = _epochs(house, job_id)
+                stale += sum(max(0, found[e] - epochs[e]) for e in epochs if e == min(epochs))
             house.ready(victim)
+            house.signal(heir, signal.SIGKILL)
         judge(house, row, jobs)
         takeovers = sum(house.reader.jobs[job.id].entries[-1].epoch > 1 for job in jobs)
     row.check(takeovers > 0, "nothing was taken over")
-    row.figures = f"{takeovers} of {len(jobs)} jobs taken over, 0 stale entries"
+    row.check(stale == 0, f"{stale} stale entries")
+    row.figures = f"{takeovers} of {len(jobs)} jobs taken over, {stale} stale entries"
     return row
 
 
-def _moved(house: House, job_ids: list[str], old: str) -> bool:
-    return all(_holder(house, job_id) not in (old, "") for job_id in job_ids)
+def _all_in_decode(house: House, jobs: list[Job]) -> bool:
+    return all(len(house.reader.jobs[job.id].entries) > 3 for job in jobs)
 
 
-def _holder(house: House, job_id: str) -> str:
-    """Who holds a job; ``ended`` once it has ended, empty while it is queued."""
-    state = house.queue.state(job_id)
-    if state is None:
-        return ""
-    return "ended" if state.state == "ended" else state.worker
+def _taken_away(house: House, jobs: list[Job], old: str) -> bool:
+    states = [house.queue.state(job.id) for job in jobs]
+    return all(state and (state.state == "ended" or state.worker != old) for state in states)
+
+
+def _epochs(house: House, job_id: str) -> Counter[int]:
+    """How many entries each epoch wrote."""
+    return Counter(entry.epoch for entry in house.log.read(job_id))
 
 
 def lost_before_start(*, doses: int, seed: int) -> Row:
@@ -191,3 +209,39 @@ def lost_before_start(*, doses: int, seed: int) -> Row:
     row.check(latest <= 3.0, f"one started {latest:.2f} s after a worker was ready")
     row.figures = f"{len(jobs)} jobs, all run; the last began {latest:.2f} s after ready"
     return row
+
+
+def rolling_restart(*, doses: int, streams: int, seed: int) -> Row:
+    """R6: SIGTERM to one worker after the other, each replaced first, under load."""
+    rng = random.Random(seed)
+    row = Row("R6", f"{doses} rolling restarts, {streams} streams, two workers", seed)
+    jobs: list[Job] = []
+    drains: list[float] = []
+    with a_house(lease=6.0) as house:
+        old = [house.worker() for _ in range(2)]
+        for _ in range(doses):
+            _fill(house, rng, jobs, streams)
+            until(partial(_some_in_decode, house), 20, "jobs run")
+            new = house.worker()
+            victim = old.pop(0)
+            begin = time.monotonic()
+            house.signal(victim, signal.SIGTERM)
+            code = house.workers[victim].wait(40)
+            drains.append(time.monotonic() - begin)
+            row.check(code == 0, f"{victim} ended with {code}")
+            old.append(new)
+        until(lambda: not house.reader.open(), 120, "every stream ends")
+        judge(house, row, jobs)
+        gaps = sorted(house.reader.jobs[job.id].longest_gap() for job in jobs)
+        crashes = [state.crashes for job in jobs if (state := house.queue.state(job.id))]
+    row.check(max(drains) <= 30, f"a drain took {max(drains):.1f} s")
+    row.check(not any(crashes), "a drained worker's job counts as crashed")
+    row.figures = (
+        f"{len(jobs)} jobs, 0 failed; drain {max(drains):.2f} s; longest gap {gaps[-1]:.2f} s"
+    )
+    return row
+
+
+def _some_in_decode(house: House) -> bool:
+    jobs = [house.reader.jobs[job_id] for job_id in house.reader.open()]
+    return sum(len(job.entries) > 5 for job in jobs) >= len(jobs) // 2

@@ -197,8 +197,22 @@ def test_a_forgotten_job_leaves_nothing_behind(room: Room) -> None:
     for job_id in ("queued", "running", "ended"):
         room.queue.forget(job_id, 0)
     assert room.queue.claim("m", worker) is None
-    kept = {room.keys.idle("m"), room.keys.prefix + ":order", room.keys.prefix + ":fair:m"}
+    kept = {
+        room.keys.idle("m"),
+        room.keys.wake("m"),
+        room.keys.prefix + ":order",
+        room.keys.prefix + ":fair:m",
+    }
     assert set(room.redis.keys("*")) - before - {room.keys.ended_notice} <= kept
+
+
+def test_a_new_job_wakes_a_waiting_worker(room: Room) -> None:
+    assert not room.queue.wait_jobs("m", 0.02)
+    for number in range(20):
+        room.queue.enqueue(a_job(f"j{number}"))
+    assert room.queue.wait_jobs("m", 0.02)
+    assert room.redis.llen(room.keys.wake("m")) < 4
+    assert room.queue.wait("m") >= 0
 
 
 def test_recorded_waits_for_the_end(room: Room) -> None:

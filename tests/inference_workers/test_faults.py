@@ -9,7 +9,13 @@ import pytest
 from tests.faults.redis_loss import flushed_redis, killed_redis
 from tests.faults.report import Row
 from tests.faults.stop import cancelled_jobs
-from tests.faults.worker_death import frozen_worker, killed_workers, lost_before_start, poison
+from tests.faults.worker_death import (
+    frozen_worker,
+    killed_workers,
+    lost_before_start,
+    poison,
+    rolling_restart,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +32,10 @@ def kept(row: Row) -> None:
 
 def test_a_killed_worker_is_only_a_pause(seed: int) -> None:
     kept(killed_workers(doses=3, streams=16, seed=seed))
+
+
+def test_a_killed_torch_worker_is_only_a_pause(seed: int) -> None:
+    kept(killed_workers(doses=1, streams=12, seed=seed, small_model=True))
 
 
 def test_poison_does_not_spread(seed: int) -> None:
@@ -46,6 +56,10 @@ def test_a_killed_redis_loses_no_job(seed: int) -> None:
 
 def test_a_flushed_redis_loses_no_job(seed: int) -> None:
     kept(flushed_redis(doses=1, seed=seed))
+
+
+def test_a_rolling_restart_is_only_a_short_pause(seed: int) -> None:
+    kept(rolling_restart(doses=2, streams=12, seed=seed))
 
 
 def test_a_cancel_stops_the_compute_in_every_phase(seed: int) -> None:

@@ -124,7 +124,8 @@ def test_suspects_prove_themselves_one_at_a_time(room: Room) -> None:
     assert claimed(room, other).suspect
     room.log.append([Append("a", 2, 1, [Started(worker=heir)])], worker=heir)
     assert room.queue.claim("m", heir) is None, "a start is no progress"
-    room.log.append([token("a", 2, 2)], worker=heir)
+    assert room.log.append([token("a", 2, 2)], worker=heir)[0].proved
+    assert not room.log.append([token("a", 2, 3)], worker=heir)[0].proved
     assert claimed(room, heir)
 
 

@@ -139,6 +139,11 @@ class Life(RuleBasedStateMachine):
             assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
             epochs = [entry.epoch for entry in entries]
             assert epochs == sorted(epochs)
+            made = 0
+            for entry in entries:
+                if isinstance(entry.event, Delta):
+                    assert entry.event.first == made, "a token is repeated or missing"
+                    made += len(entry.event.token_ids)
             seen = self.seen.get(job_id, [])
             assert entries[: len(seen)] == seen
             self.seen[job_id] = entries

@@ -1,6 +1,6 @@
 -- prefix, worker or '', then for each job: id, epoch, first seq, count, and count times
 -- (event JSON, kind, tokens); kind is s(tarted), d(elta) or t(erminal).
--- → for each job {ok, last seq, cancelled, reason}
+-- → for each job {ok, last seq, cancelled, reason, proved}
 --
 -- An event whose number is already in the log is skipped: sending again is harmless. One whose
 -- number would leave a gap is refused with the last number, and the worker sends what is missing.
@@ -22,7 +22,7 @@ local function append_one(id, epoch, first, count, at)
   end
   if first > seq + 1 then return {0, seq, tonumber(f[5]), 'gap'} end
 
-  local tokens, deltas, terminal = 0, 0, false
+  local tokens, deltas, terminal, proved = 0, 0, false, 0
   for i = seq - first + 1, count - 1 do
     local a = at + 3 * i
     seq = seq + 1
@@ -44,6 +44,7 @@ local function append_one(id, epoch, first, count, at)
     if not f[10] then redis.call('HSET', job, 'first_token_at', t) end
     if tokens > 0 then charge(f[6], f[7], tokens, tonumber(f[8])) end
     if f[9] == '1' then
+      proved = 1
       redis.call('HSET', job, 'suspect', '0')
       if redis.call('HGET', key('worker', f[3]), 'suspect') == id then
         redis.call('HDEL', key('worker', f[3]), 'suspect')
@@ -51,7 +52,7 @@ local function append_one(id, epoch, first, count, at)
     end
   end
   if terminal then ended(id, f[3], t) end
-  return {1, seq, terminal and 0 or tonumber(f[5]), ''}
+  return {1, seq, terminal and 0 or tonumber(f[5]), '', proved}
 end
 
 local results, at = {}, 3

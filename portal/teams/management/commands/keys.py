@@ -14,6 +14,7 @@ from portal.teams.services import KeyRefused, create_key, ensure_personal_team, 
 
 class Command(BaseCommand):
     help = "Create, list and revoke API keys of users' personal teams."
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)

@@ -17,6 +17,7 @@ from portal.teams.services import register
 
 class Command(BaseCommand):
     help = "Add, list and disable users; make operators."
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)

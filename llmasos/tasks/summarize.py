@@ -1,0 +1,60 @@
+"""A text in one sentence, by example: a base model continues the pattern."""
+
+from __future__ import annotations
+
+from llmasos.tasks.prompt import Prompt, first_line, is_chinese, one_paragraph
+
+MAX_TOKENS = 80
+
+_ENGLISH = (
+    (
+        "The museum will stay closed until June while workers replace its heating. The director "
+        "said that the old pipes had leaked twice this winter and that two paintings were moved "
+        "just in time. Tickets already sold remain valid.",
+        "The museum is closed until June because its old, leaking heating is being replaced.",
+    ),
+    (
+        "Bees find their way home by the sun. When clouds hide it, they use the pattern of "
+        "polarised light in whatever blue sky is left, and on fully grey days they follow rows of "
+        "trees and roads that they have learned.",
+        "Bees navigate by the sun, by polarised light, and by landmarks they remember.",
+    ),
+)
+_CHINESE = (
+    (
+        "市图书馆宣布，从下个月起每周日延长开放到晚上九点。馆长说，很多上班族只有周末有时间读书，"
+        "延长开放是他们多年来的愿望。图书馆还会增加五十个座位。",
+        "市图书馆下月起周日开放到晚上九点，并增加座位，方便上班族读书。",
+    ),
+    (
+        "这篇文章介绍了绿茶的制作过程。茶叶采下以后先要杀青，用高温阻止叶子变色，然后揉捻、烘干。"
+        "作者还说明了怎样保存茶叶，以及泡茶时水温不能太高的原因。",
+        "文章介绍了绿茶的制作、保存和冲泡方法。",
+    ),
+)
+
+
+def prompt(text: str) -> Prompt:
+    """The prompt for ``text``, in its own language."""
+    paragraph = one_paragraph(text)
+    chinese = is_chinese(paragraph)
+    texts, label, answer = (
+        (_CHINESE, "原文：", "一句话摘要：") if chinese else (_ENGLISH, "Text: ", "Summary: ")
+    )
+    shown = "".join(f"{label}{long}\n{answer}{short}\n\n" for long, short in texts)
+    instruction = (
+        f"请用一句话概括下面的文字，只写这句话：\n\n{text}"
+        if chinese
+        else f"Summarise the following text in one sentence. Write only that sentence.\n\n{text}"
+    )
+    return Prompt(
+        text=f"{shown}{label}{paragraph}\n{answer.rstrip()}",
+        stop=("\n",),
+        max_tokens=MAX_TOKENS,
+        instruction=instruction,
+    )
+
+
+def parse(output: str) -> str:
+    """The summary in the model's answer."""
+    return first_line(output)

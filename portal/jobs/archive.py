@@ -1,0 +1,47 @@
+"""How a recorded job's log is kept in its row: compressed, entry by entry, numbers implied.
+
+A replay from any ``seq`` must equal what the live log said, so entries are never merged.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+
+from inference_workers.contract import Delta, Entry, read_event, write_event
+from inference_workers.queue import JobLog
+
+LEVEL = 6
+
+
+def pack(entries: Sequence[Entry]) -> bytes:
+    """One line for each entry: epoch, time, event. Numbers run from 1 without gaps."""
+    for number, entry in enumerate(entries, start=1):
+        if entry.seq != number:
+            raise ValueError(f"entry {number} has number {entry.seq}")
+    lines = (f"{entry.epoch} {entry.at:.3f} {write_event(entry.event)}" for entry in entries)
+    return zlib.compress("\n".join(lines).encode(), LEVEL)
+
+
+def unpack(blob: bytes | memoryview | None, after: int = 0) -> Iterator[Entry]:
+    """The entries with a ``seq`` above ``after``."""
+    if not blob:
+        return
+    lines = zlib.decompress(blob).decode().split("\n")
+    for seq, line in enumerate(lines[after:], start=after + 1):
+        epoch, at, event = line.split(" ", 2)
+        yield Entry(seq=seq, epoch=int(epoch), at=float(at), event=read_event(event))
+
+
+def whole(log: JobLog, job_id: str) -> Iterator[Entry]:
+    """All that Redis has of a job's log, page by page."""
+    after = 0
+    while page := log.read(job_id, after):
+        yield from page
+        after = page[-1].seq
+
+
+def text_of(entries: Iterable[Entry], choice: int = 0) -> str:
+    """What one choice says."""
+    events = (entry.event for entry in entries)
+    return "".join(e.text for e in events if isinstance(e, Delta) and e.choice == choice)

@@ -1,0 +1,62 @@
+"""From a row to a running job: onto its model's fair queue, and a wake-up for the workers.
+
+Neither may fail the request that made the row: what gets lost here, the keeper finds within
+seconds; a lost wake-up costs at most the 250 ms between two looks of an idle worker.
+"""
+
+from __future__ import annotations
+
+import structlog
+from redis.exceptions import RedisError
+
+from inference_workers import contract
+from inference_workers.contract import TASK_PULL, wakeup_queue
+from portal.celery import app
+from portal.jobs import links
+from portal.jobs.models import Job
+
+logger = structlog.get_logger(__name__)
+WAKE_UP_EXPIRES_S = 30
+
+
+def describe(job: Job) -> contract.Job:
+    """The row as workers know it. ``epoch`` is the last one that may have been given out."""
+    return contract.Job(
+        id=job.id.hex,
+        team=job.team_id.hex,
+        source=job.source,
+        model=job.model_id,
+        model_digest=job.model_digest,
+        format=job.format,
+        input_ids=tuple(job.input_ids),
+        prefixes=tuple((salt, length) for salt, length in job.prefixes),
+        sampling=contract.Sampling.model_validate(job.sampling),
+        seed=job.seed,
+        deadline=job.deadline,
+        epoch=job.epoch,
+    )
+
+
+def send(job: Job) -> bool:
+    """Queue it and wake a worker; ``False`` if that has to be done again later."""
+    try:
+        links.queue().enqueue(describe(job), weight=job.team.weight)
+    except (RedisError, OSError) as error:
+        logger.warning("enqueue_failed", job=job.id.hex, error=str(error))
+        return False
+    wake(job.model_id)
+    return True
+
+
+def wake(model: str) -> None:
+    """Tell the model's workers to look now."""
+    try:
+        app.send_task(
+            TASK_PULL,
+            queue=wakeup_queue(model),
+            expires=WAKE_UP_EXPIRES_S,
+            ignore_result=True,
+            retry=False,
+        )
+    except Exception as error:  # kombu and redis-py raise many kinds; the queue is the truth
+        logger.warning("wake_up_failed", model=model, error=str(error))

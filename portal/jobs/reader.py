@@ -1,0 +1,147 @@
+"""The one way to read a job: ``events``, from any ``seq``, live or long recorded.
+
+Entries come as they were logged, never merged or split, each number once and in order, so the last
+``seq`` that somebody has seen is good on any process at any time. Between entries come notices,
+which say why nothing comes; they are computed when read and have no number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from redis.exceptions import RedisError
+
+from inference_workers.contract import Entry
+from inference_workers.queue import JobState, Keys, Loading
+from portal.jobs import archive, links
+from portal.jobs.models import Job
+from portal.jobs.tail import READ_COUNT, Tail, hub
+from portal.metrics import STREAMS
+from portal.threads import in_thread
+
+FIRST_NOTICE_S = 0.06
+NOTICE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Why nothing comes. ``position`` 1 is next; ``fraction`` of a model that is loading."""
+
+    state: Literal["queued", "loading", "resuming"]
+    position: int | None = None
+    fraction: float | None = None
+
+
+async def events(job: Job, after: int = 0) -> AsyncGenerator[Entry | Notice]:
+    """Entries with a ``seq`` above ``after`` until the terminal one, and notices in between.
+
+    Ends without an entry when the terminal one is not above ``after``. Close it (``aclosing``) when
+    you leave early.
+    """
+    with STREAMS.track_inprogress():
+        if job.state != Job.State.OPEN:
+            for entry in await _recorded(job.pk, after) or ():
+                yield entry
+            return
+        async with (
+            hub().follow(job.pk.hex, after) as tail,
+            aclosing(_follow(job, tail, after)) as items,
+        ):
+            async for item in items:
+                yield item
+
+
+async def _follow(job: Job, tail: Tail, cursor: int) -> AsyncGenerator[Entry | Notice]:
+    """Live entries; when the log is gone because the row has it, the rest from there."""
+    said: Notice | None = None
+    patience = FIRST_NOTICE_S
+    while True:
+        batch = await _next(tail, cursor)
+        for entry in batch:
+            cursor = entry.seq
+            yield entry
+            if entry.terminal:
+                return
+        if batch:
+            said, patience = None, NOTICE_S
+            continue
+        if tail.ended and tail.last <= cursor:
+            return
+        if tail.since(cursor) is None:
+            await asyncio.sleep(FIRST_NOTICE_S)  # behind the buffer, and the log didn't answer
+        elif await tail.wait(cursor, patience):
+            continue
+        patience = NOTICE_S
+        notice = await _look(job, cursor)
+        if notice is None or isinstance(notice, Notice):
+            if notice is not None and notice != said:
+                yield notice
+            said = notice
+            continue
+        for entry in notice:
+            yield entry
+        return
+
+
+async def _next(tail: Tail, cursor: int) -> list[Entry]:
+    """From the buffer, or from the log for a reader that is behind it."""
+    batch = tail.since(cursor)
+    if batch is not None:
+        return batch
+    try:
+        return await links.alog().aread(tail.job_id, cursor, READ_COUNT)
+    except (RedisError, OSError):
+        return []
+
+
+async def _look(job: Job, cursor: int) -> Notice | list[Entry] | None:
+    """Why nothing comes: a notice, the rest of a recorded log, or no reason (``None``)."""
+    try:
+        state = await links.aqueue().astate(job.pk.hex)
+        if state is not None and state.state != "ended":
+            return await _notice(job, state)
+        if await links.alog().aread(job.pk.hex, cursor, 1):
+            return None  # it is on its way
+    except (RedisError, OSError):
+        return None
+    rest = await _recorded(job.pk, cursor)
+    if rest is not None:
+        return rest
+    if state is None:  # Redis lost it; the keeper queues it again from its row
+        return Notice("resuming") if cursor else None
+    return [] if state.last_seq <= cursor else None
+
+
+async def _notice(job: Job, state: JobState) -> Notice | None:
+    keys, client = Keys(), links.aclient()
+    pipe = client.pipeline(transaction=False)
+    pipe.time()
+    pipe.get(keys.loading(job.model_id))
+    pipe.zscore(keys.workers, state.worker)
+    answers: list[Any] = await pipe.execute()
+    (seconds, micros), loading, lease = answers
+    fraction = Loading.read(loading).fraction if loading else None
+    if state.state == "running":
+        alive = lease is not None and lease > seconds * 1000 + micros // 1000
+        return None if alive else Notice("resuming", fraction=fraction)
+    if state.last_seq:
+        return Notice("resuming", fraction=fraction)
+    if fraction is not None:
+        return Notice("loading", fraction=fraction)
+    position = await links.aqueue().aposition(job.pk.hex)
+    return None if position is None else Notice("queued", position=position)
+
+
+@in_thread
+def _recorded(pk: uuid.UUID, after: int) -> list[Entry] | None:
+    """The rest of a recorded log; ``None`` while the job is open. A deleted job has none."""
+    row = Job.objects.filter(pk=pk).values_list("state", "log").first()
+    if row is None:
+        return []
+    state, blob = row
+    return None if state == Job.State.OPEN else list(archive.unpack(blob, after))

@@ -1,0 +1,50 @@
+"""``/ws/jobs``: one socket for all the jobs that a page follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+from portal.jobs.viewer import viewer_of
+from portal.playground.guard import GROUP, Guarded, guard
+from portal.playground.stream import Multiplexer
+from portal.threads import in_thread
+
+SIGNED_OUT = 4401
+"""The close code that tells the page to sign in again instead of reconnecting."""
+
+
+class JobsConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """Parses nothing and knows nothing: ``Multiplexer`` answers, ``Guard`` ends it."""
+
+    groups = [GROUP]
+
+    async def connect(self) -> None:
+        scope: dict[str, Any] = self.scope
+        viewer = await in_thread(viewer_of)(scope["user"], scope["session"])
+        self.stream = Multiplexer(viewer, self._send_text)
+        key = scope["session"].session_key or ""
+        self.guarded = Guarded(viewer, key, self.stream.watched, self._end)
+        await self.accept()
+        guard().add(self.guarded)
+
+    async def _send_text(self, text: str) -> None:
+        await self.send(text_data=text)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        await self.stream.receive(text_data)
+
+    async def look_now(self, message: dict[str, Any]) -> None:
+        """Somebody signed out, was disabled or left a team."""
+        guard().look_now()
+
+    async def _end(self) -> None:
+        guard().remove(self.guarded)
+        await self.stream.close()
+        await self.close(code=SIGNED_OUT)
+
+    async def disconnect(self, code: int) -> None:
+        if hasattr(self, "guarded"):
+            guard().remove(self.guarded)
+            await self.stream.close()
