@@ -50,7 +50,6 @@ class Heartbeat:
         worker: str,
         model: str,
         slots: int,
-        device: str = "cpu",
         lease_seconds: float = LEASE_SECONDS,
         stall_seconds: float = 30.0,
         on_drain: Callable[[], None] = lambda: None,
@@ -58,11 +57,12 @@ class Heartbeat:
     ) -> None:
         self._leases = leases
         self._sink = sink
-        self._worker, self._model, self._slots, self._device = worker, model, slots, device
+        self._worker, self._model, self._slots = worker, model, slots
         self._interval = lease_seconds / 6
         self._stall = stall_seconds
         self._on_drain, self._on_stall = on_drain, on_stall
         self.loading = Progress()
+        self.device = "cpu"
         self.state: Literal["loading", "ready", "draining"] = "loading"
         self.loop: EngineLoop | None = None
         self.info = WorkerInfo(name=worker, model=model)
@@ -184,7 +184,7 @@ class Heartbeat:
             memory_bytes=resident_bytes(),
             host=socket.gethostname(),
             pid=os.getpid(),
-            device=self._device,
+            device=self.device,
             started_at=self._started_at,
         )
 

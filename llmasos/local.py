@@ -168,15 +168,18 @@ class LocalLLMa(LLMa):
 
     def score(self, prompt: str, continuations: Sequence[str]) -> list[float]:
         shared = len(self._encode(prompt))
+        settings = Settings(max_tokens=0, temperature=0.0)
+        jobs = [
+            self._job(self._encode(prompt + text), settings, prompt_logprobs=0)
+            for text in continuations
+        ]
         totals = []
-        for continuation in continuations:
-            ids = self._encode(prompt + continuation)
-            job = self._job(ids, Settings(max_tokens=0, temperature=0.0), prompt_logprobs=0)
+        for job, events in [(job, self._thread.start(job)) for job in jobs]:
             scores: list[float] = []
-            for event in self._thread.run(job):
+            for event in self._thread.follow(job, events):
+                self._raise_for(event)
                 for scored in getattr(event, "prompt_logprobs", None) or ():
                     scores.append(scored.logprob)
-                self._raise_for(event)
             totals.append(sum(scores[shared - 1 :]))
         return totals
 

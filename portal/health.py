@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 
 import structlog
@@ -15,6 +16,8 @@ from django.views.decorators.cache import never_cache
 
 from inference_workers.queue.clients import connect
 from inference_workers.queue.leases import Leases
+from portal.supervisor.guard import NAME
+from portal.supervisor.lock import read_state
 
 PATIENCE_S = 2.0
 """How long one check may take before it counts as failed."""
@@ -32,12 +35,14 @@ async def healthz(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 async def readyz(request: HttpRequest) -> JsonResponse:
-    """200 when database, Redis and a worker with the default model answer, else 503.
+    """200 when database, Redis and a worker with the default model answer, else 503; 503 as well
+    from the moment on at which ``manage.py up`` begins to stop.
 
-    ``{"ready": bool, "checks": {"database": "ok", "redis": "ok", "worker": "why it is not"}}``
+    ``{"ready": bool, "checks": {"database": "ok", …, "worker": "why it is not"}}``
     """
-    names = ("database", "redis", "worker")
-    found = await asyncio.gather(_run(_database), _run(_redis), _run(_worker))
+    names = ("database", "redis", "worker", "supervisor")
+    checks_run = (_database, _redis, _worker, _supervisor)
+    found = await asyncio.gather(*(_run(check) for check in checks_run))
     checks = dict(zip(names, found, strict=True))
     ready = all(answer == OK for answer in found)
     for name, answer in checks.items():
@@ -91,3 +96,8 @@ def _worker() -> str:
     if workers:
         return f"{model} is {workers[0].state}"
     return f"no worker serves {model}"
+
+
+def _supervisor() -> str:
+    stopping = NAME in os.environ and read_state(settings.LLMASOS.data).get("state") == "stopping"
+    return "stopping" if stopping else OK

@@ -183,7 +183,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 class Generation(Extension):
     """``{% generation %}`` marks what training looks at; here its body is simply rendered."""
 
-    tags = {"generation"}  # noqa: RUF012 - jinja's own form
+    tags = {"generation"}
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)

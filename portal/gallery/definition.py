@@ -68,7 +68,7 @@ class Input(Part):
 
 
 class Label(Part):
-    """One possible answer of a scored app: the words that the model scores, and its names."""
+    """One possible answer of a scored app, under the task's name for it."""
 
     value: str
     name: Words
@@ -77,7 +77,8 @@ class Label(Part):
 class Definition(Part):
     """``result`` is ``text`` (streamed) or ``scores`` (how likely each of ``labels`` is).
 
-    ``model`` empty means the installation's default. ``sampling`` is for ``text``.
+    ``builder`` names a task (``portal.gallery.builders``). ``model`` empty means the
+    installation's default. ``sampling`` is for ``text``; its length and its stops are the task's.
     """
 
     inputs: tuple[Input, ...]

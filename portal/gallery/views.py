@@ -87,8 +87,7 @@ def app(request: HttpRequest, slug: str) -> HttpResponse:
         "examples": examples,
         "result": definition.result,
         "labels": [
-            {"value": label.value.strip(), "name": label.name.pick(language)}
-            for label in definition.labels
+            {"value": label.value, "name": label.name.pick(language)} for label in definition.labels
         ],
         "app_data": {
             "run_url": reverse("gallery:run", args=[slug]),
@@ -129,8 +128,7 @@ def run(request: HttpRequest, slug: str) -> HttpResponse:
         {
             "run": {"id": made.id.hex, "url": reverse("gallery:result", args=[made.id])},
             "jobs": [
-                {"id": part.job.id.hex, "label": part.label.strip()}
-                for part in selectors.parts(made)
+                {"id": part.job.id.hex, "label": part.label} for part in selectors.parts(made)
             ],
             "kind": made.kind,
         },

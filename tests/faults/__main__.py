@@ -28,6 +28,13 @@ FAULTS: dict[str, Fault] = {
     "R1": lambda full, seed: killed_workers(
         doses=20 if full else 3, streams=64 if full else 16, seed=seed, lease=6.0 if full else 2.0
     ),
+    "R1t": lambda full, seed: killed_workers(
+        doses=20 if full else 1,
+        streams=64 if full else 12,
+        seed=seed,
+        lease=6.0 if full else 2.0,
+        small_model=True,
+    ),
     "R1b": lambda full, seed: poison(batch=32, seed=seed),
     "R2": lambda full, seed: frozen_worker(
         doses=5 if full else 1, seed=seed, lease=6.0 if full else 2.0

@@ -1,0 +1,33 @@
+"""Which lines of a child's output a person at the console should see. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+
+_LEVEL = re.compile(r"\[\s*(warning|error|critical)\s*\]", re.IGNORECASE)
+_PLAIN = re.compile(r"^(Traceback |Bad setting |\S*(Error|Exception): |# .*(WARNING|FATAL))")
+LONGEST = 400
+
+
+def worth_saying(line: str) -> str | None:
+    """The line as it should be shown, or ``None`` when it belongs into the log file alone."""
+    if line.startswith("{"):
+        return _from_json(line)
+    if _LEVEL.search(line) or _PLAIN.search(line):
+        return line[:LONGEST]
+    return None
+
+
+def _from_json(line: str) -> str | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    if "error" in event and isinstance(event["error"], dict):  # a refusal: {"error": {code, …}}
+        return str(event["error"].get("message", ""))[:LONGEST] or None
+    if event.get("level") not in ("warning", "error", "critical"):
+        return None
+    hidden = ("level", "event", "timestamp", "logger", "exception")
+    rest = " ".join(f"{key}={value}" for key, value in event.items() if key not in hidden)
+    return f"{event['level']}: {event.get('event', '')} {rest}".strip()[:LONGEST]
