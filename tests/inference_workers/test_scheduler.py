@@ -1,0 +1,194 @@
+"""Scheduler and cache accounting: any sequence of events keeps every block accounted for."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from inference_workers.engine.kv_cache import BlockCache
+from inference_workers.engine.request import Request, Status
+from inference_workers.engine.scheduler import Scheduler
+
+
+def request(name: str, tokens: list[int], **more: object) -> Request:
+    return Request(job=name, choice=0, tokens=tokens, prompt=len(tokens), own=name, **more)  # type: ignore[arg-type]
+
+
+def advance(scheduler: Scheduler, token: int = 1) -> list[Request]:
+    """One step as the engine does it: compute what is scheduled, sample what is complete."""
+    plan = scheduler.schedule()
+    for item in plan:
+        before = item.request.computed
+        assert item.count >= 1
+        assert scheduler.cache.needed(before + item.count) <= len(item.request.blocks)
+        item.request.computed += item.count
+        scheduler.cache.remember(item.request, before)
+        assert item.request.pending >= 0
+        if not item.request.pending:
+            item.request.tokens.append(token)
+    return [item.request for item in plan]
+
+
+class Scheduling(RuleBasedStateMachine):
+    """Random arrivals, steps, endings and failures on a small cache."""
+
+    @initialize(
+        blocks=st.integers(4, 16),
+        size=st.integers(1, 5),
+        slots=st.integers(1, 4),
+        budget=st.integers(1, 12),
+        reuse=st.booleans(),
+    )
+    def start(self, blocks: int, size: int, slots: int, budget: int, reuse: bool) -> None:
+        self.cache = BlockCache(blocks, size, reuse=reuse)
+        self.scheduler = Scheduler(self.cache, slots=slots, budget=budget)
+        self.live: list[Request] = []
+        self.capacity = blocks * size
+        self.names = 0
+
+    @rule(length=st.integers(1, 30), shared=st.booleans(), choices=st.integers(1, 3))
+    def arrive(self, length: int, shared: bool, choices: int) -> None:
+        length = min(length, self.capacity)
+        self.names += 1
+        leader = None
+        for _ in range(choices):
+            tokens = [0] * length if shared else [self.names] * length
+            salts = (("app", length),) if shared else ()
+            new = request(str(self.names), tokens, salts=salts, leader=leader)
+            leader = leader or new
+            self.live.append(new)
+            self.scheduler.add(new)
+
+    @rule(steps=st.integers(1, 6), token=st.integers(0, 2))
+    def step(self, steps: int, token: int) -> None:
+        for _ in range(steps):
+            ran = advance(self.scheduler, token)
+            assert ran or not self.live, "somebody waits, nobody runs"
+            for done in [r for r in self.live if len(r.tokens) > self.capacity]:
+                self.finish(done)
+
+    @rule(index=st.integers(0, 100), spoilt=st.booleans())
+    def leave(self, index: int, spoilt: bool) -> None:
+        if self.live:
+            leaving = self.live[index % len(self.live)]
+            if spoilt:
+                self.cache.discard(leaving)
+            self.finish(leaving)
+
+    def finish(self, leaving: Request) -> None:
+        self.scheduler.end(leaving)
+        self.live.remove(leaving)
+        assert leaving.status is Status.ENDED
+        assert not leaving.blocks
+
+    @invariant()
+    def everything_is_accounted_for(self) -> None:
+        if not hasattr(self, "cache"):
+            return
+        self.cache.check(self.live)
+        running, waiting = self.scheduler.running, list(self.scheduler.waiting)
+        assert len(running) <= self.scheduler.slots
+        assert {*map(id, running), *map(id, waiting)} == {*map(id, self.live)}
+        assert all(r.status is Status.RUNNING for r in running)
+        assert all(r.status is Status.WAITING and not r.blocks for r in waiting)
+
+
+TestScheduling = Scheduling.TestCase
+TestScheduling.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
+
+
+def scheduler(blocks: int = 50, size: int = 4, slots: int = 8, budget: int = 8) -> Scheduler:
+    return Scheduler(BlockCache(blocks, size), slots=slots, budget=budget)
+
+
+def test_a_long_prompt_never_stops_those_who_lack_one_token() -> None:
+    served = scheduler()
+    short = request("short", [1] * 3)
+    served.add(short)
+    advance(served)
+    long = request("long", [2] * 60)
+    served.add(long)
+    for _ in range(5):
+        assert short in advance(served)
+        assert long.computed <= 60
+    assert short.generated == 6
+    assert long.computed == 5 * 7
+
+
+def test_a_step_computes_no_more_prompt_than_the_budget() -> None:
+    served = scheduler(budget=10)
+    for name in "abcd":
+        served.add(request(name, [ord(name)] * 7))
+    assert sum(item.count for item in served.schedule()) == 10
+
+
+def test_the_newest_gives_its_blocks_back_and_the_oldest_goes_on() -> None:
+    served = scheduler(blocks=8, budget=64)
+    old, new = request("old", [1] * 12), request("new", [2] * 12)
+    served.add(old)
+    served.add(new)
+    for _ in range(30):
+        ran = advance(served)
+        assert old in ran
+        if len(old.tokens) == 32:
+            break
+    assert served.preemptions == 1
+    assert new.status is Status.WAITING
+    served.end(old)
+    while len(new.tokens) < 30:
+        assert advance(served) == [new]
+
+
+def test_waiting_requests_are_admitted_in_their_order() -> None:
+    served = scheduler(slots=1, budget=64)
+    order = [request(name, [1] * 5) for name in "abc"]
+    for one in order:
+        served.add(one)
+    for one in order:
+        assert advance(served) == [one]
+        served.end(one)
+
+
+@pytest.mark.parametrize("change", ["tokens", "salt", "digest"])
+def test_a_blocks_hash_covers_weights_salt_and_tokens(change: str) -> None:
+    cache = BlockCache(10, 4)
+    first = request("a", [1] * 9, salts=(("s", 9),))
+    assert cache.grow(first, 9)
+    first.computed = 9
+    cache.remember(first, 0)
+    same = request("b", [1] * 9, salts=(("s", 9),))
+    assert cache.reusable(same) == first.blocks[:2]
+    match change:
+        case "tokens":
+            other = request("c", [2] + [1] * 8, salts=(("s", 9),))
+        case "salt":
+            other = request("c", [1] * 9, salts=(("t", 9),))
+        case _:
+            other, cache._root = request("c", [1] * 9, salts=(("s", 9),)), b"other weights"
+    assert cache.reusable(other) == []
+
+
+def test_a_block_across_two_salts_needs_both() -> None:
+    cache = BlockCache(10, 4)
+    first = request("a", [1] * 9, salts=(("app", 6), ("team", 3)))
+    assert cache.grow(first, 9)
+    first.computed = 9
+    cache.remember(first, 0)
+    other = request("b", [1] * 9, salts=(("app", 6), ("stranger", 3)))
+    assert cache.reusable(other) == first.blocks[:1]
+
+
+def test_remembered_blocks_are_evicted_from_the_end_of_the_oldest() -> None:
+    cache = BlockCache(4, 2)
+    first = request("a", [1, 2, 3, 4, 5], salts=(("s", 5),))
+    assert cache.grow(first, 5)
+    first.computed = 5
+    cache.remember(first, 0)
+    blocks = list(first.blocks)
+    cache.release(first)
+    second = request("b", [9, 9, 9, 9, 9])
+    assert cache.grow(second, 5)
+    again = request("c", [1, 2, 3, 4, 5], salts=(("s", 5),))
+    assert cache.reusable(again) == blocks[:1]
