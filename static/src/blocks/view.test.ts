@@ -68,6 +68,15 @@ describe("a growing text", () => {
   }, 30_000);
 });
 
+describe("what survives the sanitiser", () => {
+  it("keeps a table's alignment, a list's first number and a formula's display", () => {
+    const { root } = grow(["| a |\n|--:|\n| 1 |\n\n7. seven\n\n$$\nx\n$$\n"]);
+    expect(root.querySelector("td")?.dataset.align).toBe("right");
+    expect(root.querySelector("ol")?.start).toBe(7);
+    expect(root.querySelector<HTMLElement>(".math")?.dataset.display).toBe("true");
+  });
+});
+
 describe("what is finished", () => {
   function growing() {
     const root = document.createElement("div");
