@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.utils.functional import lazy
+from django.utils.translation import get_language
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -20,15 +23,22 @@ class Example:
     prompt_zh: str
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def as_dict(self, language: str) -> dict[str, Any]:
-        """As the page wants it; ``language`` is Django's code."""
-        chinese = language.startswith("zh")
+    def described(self) -> dict[str, Any]:
+        """As the page wants it, in the language of whoever reads it."""
         return {
-            "title": self.title_zh if chinese else self.title_en,
-            "prompt": self.prompt_zh if chinese else self.prompt_en,
+            "title": _in_their_language(self.title_en, self.title_zh),
+            "prompt": _in_their_language(self.prompt_en, self.prompt_zh),
             "mode": "completion",
             "settings": self.settings,
         }
+
+
+def _chosen(english: str, chinese: str) -> str:
+    return chinese if (get_language() or "").startswith("zh") else english
+
+
+_in_their_language = lazy(_chosen, str)
+"""Decided when it is shown, like a lazy translation; Django's JSON encoder knows how."""
 
 
 def _settings(max_tokens: int, *stop: str) -> dict[str, Any]:
@@ -43,7 +53,7 @@ def _settings(max_tokens: int, *stop: str) -> dict[str, Any]:
     }
 
 
-EXAMPLES: tuple[Example, ...] = (
+WORKED: tuple[Example, ...] = (
     Example(
         title_en="Translate by example",
         title_zh="用例子教它翻译",
@@ -116,3 +126,5 @@ EXAMPLES: tuple[Example, ...] = (
         settings=_settings(40, "\n"),
     ),
 )
+
+EXAMPLES: list[dict[str, Any]] = [example.described() for example in WORKED]
