@@ -27,7 +27,7 @@ def killed_workers(
     prepare = small_llama if small_model else None
     jobs: list[Job] = []
     phases: list[str] = []
-    with a_house(lease=lease, step=0.02, chunk=128, prepare=prepare) as house:
+    with a_house(lease=lease, step=0.02, prepare=prepare) as house:
         slots = max(4, streams // 2 - 1)
         for _ in range(2):
             house.worker(slots=slots)
