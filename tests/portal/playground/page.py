@@ -47,7 +47,7 @@ class Page:
         assert answer.status_code == 302, answer.text
 
     def _token(self) -> str:
-        return str(self.http.cookies["csrftoken"])
+        return next(v for k, v in self.http.cookies.items() if k.endswith(("csrf", "csrftoken")))
 
     async def call(self, method: str, path: str, body: Any = None, **more: Any) -> httpx2.Response:
         headers = {"X-CSRFToken": self._token(), "Origin": self.url}
