@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from websockets.sync.client import connect
 
+from llmasos.tasks import tone
 from tests.running import PASSWORD, Running, wait_for
 
 REVIEW = {"text": "The kettle boils fast and looks lovely."}
@@ -124,8 +125,11 @@ def test_the_tone_is_a_probability_for_each_label(visitor: Browser) -> None:
     assert sum(score["probability"] for score in scores) == pytest.approx(1)
     chances = [score["probability"] for score in scores]
     assert chances == sorted(chances, reverse=True)
-    # the echo model finds every byte equally likely, so the shortest word wins
-    assert scores[0]["label"] == "mixed"
+    # the echo model gives each byte a logprob of -0.1, and all labels begin with a space
+    asked = tone.question(REVIEW["text"])
+    expected = tone.parse(asked, [-0.1 * len(label) for label in asked.labels])
+    for score in scores:
+        assert score["probability"] == pytest.approx(expected.probabilities[score["label"]])
 
 
 def test_a_run_is_not_there_for_anybody_else(running: Running, visitor: Browser) -> None:
