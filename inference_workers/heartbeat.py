@@ -71,7 +71,7 @@ class Heartbeat:
         self._rate = (0, time.monotonic())
         self._server = ""
         self._stray: frozenset[str] = frozenset()
-        self._failing = False
+        self._failing = self._loaded = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -105,6 +105,9 @@ class Heartbeat:
             return
         if self.state == "loading":
             self._leases.set_loading(self._model, self.loading.fraction, self.loading.message)
+        elif not self._loaded:
+            self._leases.end_loading(self._model)
+            self._loaded = True
         orders = self._leases.renew(self._worker, self.info)
         if not orders.registered:
             self._begin_again()
@@ -169,7 +172,7 @@ class Heartbeat:
             model=self._model,
             state=self.state,
             progress=1.0 if self.loop else self.loading.fraction,
-            message=self.loading.message,
+            message="" if self.loop else self.loading.message,
             running=stats.running,
             waiting=stats.waiting,
             slots=stats.slots,

@@ -45,7 +45,12 @@ def describe(*, level: str, as_json: bool) -> dict[str, Any]:
     if as_json:
         render += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        render.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+        # rich's tracebacks print every local: a failing template took half a minute to log
+        plain = structlog.dev.plain_traceback
+        console = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=plain
+        )
+        render.append(console)
     return {
         "version": 1,
         "disable_existing_loggers": False,

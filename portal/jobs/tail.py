@@ -102,7 +102,7 @@ class TailHub:
                 self._tails.pop(job_id, None)
 
     def _start(self) -> None:
-        if self._task is None or self._task.done():
+        if self._task is None:
             self._task = asyncio.create_task(self._feed(), name="job-log-reader")
 
     async def _interrupt(self) -> None:
@@ -119,6 +119,7 @@ class TailHub:
     async def _feed(self) -> None:
         client = aconnect(self._url, blocking=True, retries=0)
         failures = 0
+        self._client_id = None
         try:
             while cursors := self._cursors():
                 try:
@@ -127,12 +128,16 @@ class TailHub:
                 except (RedisError, OSError) as error:
                     if not failures:
                         logger.warning("log_reader_lost_redis", error=str(error))
-                    await self._reset(client)
+                    self._client_id = None
+                    await client.connection_pool.disconnect()
                     await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                     failures += 1
         finally:
+            # Before anything is awaited: whoever comes now starts another feed.
+            self._task = None
+            self._client_id = None
             # Also after a cancelled read, whose answer would be taken for the next one's.
-            await self._reset(client)
+            await client.connection_pool.disconnect()
 
     def _cursors(self) -> dict[str, int]:
         return {tail.job_id: tail.last for tail in self._tails.values() if not tail.ended}
@@ -152,10 +157,6 @@ class TailHub:
         for job_id, entries in found.items():
             if tail := self._tails.get(job_id):
                 tail.extend(entries)
-
-    async def _reset(self, client: AsyncRedis) -> None:
-        self._client_id = None
-        await client.connection_pool.disconnect()
 
 
 _in_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, TailHub] = WeakKeyDictionary()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.urls import path
+from django.urls import re_path
 
 from portal.playground.consumer import JobsConsumer
 
@@ -18,7 +18,7 @@ class NothingHere(AsyncWebsocketConsumer):  # type: ignore[misc]
 
 
 websocket_urlpatterns: list[Any] = [
-    path("ws/jobs", JobsConsumer.as_asgi()),
-    path("<path:anything>", NothingHere.as_asgi()),
-    path("", NothingHere.as_asgi()),
+    # Behind a proxy that keeps our prefix, the path begins with it.
+    re_path(r"^(?:[\w./-]*/)?ws/jobs$", JobsConsumer.as_asgi()),
+    re_path(r"", NothingHere.as_asgi()),
 ]

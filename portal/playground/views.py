@@ -82,6 +82,7 @@ def _examples() -> list[Any]:
         return []
 
 
+@ensure_csrf_cookie
 @require_http_methods(["GET", "POST"])
 @refusals_answered
 def conversations(request: HttpRequest) -> HttpResponse:

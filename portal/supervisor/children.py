@@ -64,8 +64,7 @@ class Child:
         parent = os.getpid()
 
         def before_exec() -> None:
-            if _libc is not None:
-                _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            die_with_parent(signal.SIGKILL)
             if os.getppid() != parent:  # we were gone before the line above
                 os._exit(1)
 
@@ -164,6 +163,12 @@ class Child:
         if self.process:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """Have the system send us ``number`` when our parent ends. Linux; elsewhere nothing."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, number)
 
 
 class LogFile:

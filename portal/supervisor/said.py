@@ -6,7 +6,8 @@ import json
 import re
 
 _LEVEL = re.compile(r"\[\s*(warning|error|critical)\s*\]", re.IGNORECASE)
-_PLAIN = re.compile(r"^(Traceback |Bad setting |\S*(Error|Exception): |# .*(WARNING|FATAL))")
+_PLAIN = re.compile(r"^(Traceback |Bad setting |\S*(Error|Exception): )")
+_VALKEY = re.compile(r"^\d+:\w .* # .*(warning|fatal|error|fail|can't|bad )", re.IGNORECASE)
 LONGEST = 400
 
 
@@ -14,7 +15,7 @@ def worth_saying(line: str) -> str | None:
     """The line as it should be shown, or ``None`` when it belongs into the log file alone."""
     if line.startswith("{"):
         return _from_json(line)
-    if _LEVEL.search(line) or _PLAIN.search(line):
+    if any(pattern.search(line) for pattern in (_LEVEL, _PLAIN, _VALKEY)):
         return line[:LONGEST]
     return None
 

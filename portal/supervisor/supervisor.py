@@ -29,7 +29,10 @@ from portal.supervisor.placement import decide
 from portal.supervisor.watch import View, Watch
 
 TICK_S = 0.5
-STOP_ORDER = ("worker", "portal", "tasks", "valkey")
+ONE_KEYPRESS_S = 1.0
+"""A terminal and a shell may both tell us of one Ctrl-C."""
+
+STOP_ORDER = (("worker",), ("portal", "tasks"), ("valkey",))
 """Workers hand their jobs over while somebody still listens; Redis is needed by all others."""
 
 
@@ -223,17 +226,18 @@ class Supervisor:
         """End all children in order, each within its time; a second signal ends them at once.
         The portal is not ready from the first moment on, by the note."""
         self._looping = True
-        asked = self._stopping = max(1, self._stopping)
+        self._stopping, begun = 1, time.monotonic()
         self._note()
-        for kind in STOP_ORDER:
-            group = [c for n, c in self.children.items() if n.partition("-")[0] == kind]
+        for kinds in STOP_ORDER:
+            group = [c for n, c in self.children.items() if n.partition("-")[0] in kinds]
             now = time.monotonic()
             for child in group:
                 child.stop(now)
             while any(child.process for child in group):
                 self.wait()
                 for child in group:
-                    if child.overdue(time.monotonic()) or self._stopping > asked:
+                    hurry = self._stopping > 1 and time.monotonic() - begun > ONE_KEYPRESS_S
+                    if hurry or child.overdue(time.monotonic()):
                         child.end_group()
         guard.sweep(self.mark)
         if self._guard and self._guard.stdin:

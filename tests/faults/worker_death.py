@@ -27,7 +27,7 @@ def killed_workers(
     prepare = small_llama if small_model else None
     jobs: list[Job] = []
     phases: list[str] = []
-    with a_house(lease=lease, step=0.02, chunk=128, prepare=prepare) as house:
+    with a_house(lease=lease, step=0.02, prepare=prepare) as house:
         slots = max(4, streams // 2 - 1)
         for _ in range(2):
             house.worker(slots=slots)
@@ -93,15 +93,16 @@ def _is_in(house: House, job_id: str, phase: str) -> bool:
 
 
 def _recovered(house: House, rng: random.Random) -> None:
-    """Every stream has moved since the kill, then a random while."""
-    before = {i: len(house.reader.jobs[i].entries) for i in house.reader.open()}
+    """Every stream has a new token since the kill, then a random while. A start is not enough: two
+    deaths without a token in between would end the job, as they should."""
+    before = {i: house.reader.jobs[i].tokens for i in house.reader.open()}
     until(
         lambda: all(
-            len(house.reader.jobs[i].entries) > seen
-            for i, seen in before.items()
+            house.reader.jobs[i].tokens > made
+            for i, made in before.items()
             if not house.reader.jobs[i].ended
         ),
-        60,
+        120,
         "every stream goes on",
     )
     time.sleep(rng.uniform(0, 0.3))
@@ -147,12 +148,14 @@ def frozen_worker(*, doses: int, seed: int, lease: float = 2.0) -> Row:
     with a_house(lease=lease) as house:
         victim = house.worker(slots=8)
         for _ in range(doses):
+            heir = house.worker(slots=2)
+            house.leases.set_paused(heir, True)
             batch = [house.job(rng, tokens=rng.randint(100, 200)) for _ in range(8)]
             jobs += batch
             house.submit(*batch)
             until(partial(_all_in_decode, house, batch), 20, "all jobs run")
-            heir = house.worker(slots=2)
             house.signal(victim, signal.SIGSTOP)
+            house.leases.set_paused(heir, False)
             until(partial(_taken_away, house, batch, victim), 30, "its jobs are taken away")
             before = {job.id: _epochs(house, job.id) for job in batch}
             house.signal(victim, signal.SIGCONT)
