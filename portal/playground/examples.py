@@ -61,7 +61,7 @@ WORKED: tuple[Example, ...] = (
             "English: Good morning.\nFrench: Bonjour.\n\n"
             "English: Where is the station?\nFrench: Où est la gare ?\n\n"
             "English: The soup is too hot.\nFrench: La soupe est trop chaude.\n\n"
-            "English: I would like a cup of tea.\nFrench:"
+            "English: Thank you very much.\nFrench:"
         ),
         prompt_zh=(
             "中文：早上好。\n英文：Good morning.\n\n"
@@ -121,7 +121,7 @@ WORKED: tuple[Example, ...] = (
             "事实：商店九点开门，六点关门。星期天不营业。包裹三十天内可以退货。茶三欧元一包。\n\n"
             "问题：商店几点开门？\n回答：商店九点开门。\n\n"
             "问题：茶多少钱？\n回答：茶三欧元一包。\n\n"
-            "问题：包裹可以退货吗？\n回答："
+            "问题：商店星期天营业吗？\n回答："
         ),
         settings=_settings(40, "\n"),
     ),

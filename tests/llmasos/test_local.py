@@ -92,6 +92,19 @@ def test_it_scores_continuations(model: LLMa) -> None:
     assert longer == pytest.approx(scores[0] + model.score("the a", [" b"])[0], abs=1e-3)
 
 
+def test_likely_single_tokens_are_scored_alike_in_one_step(model: LLMa) -> None:
+    assert isinstance(model, LocalLLMa)
+    ids = model.tokenizer.encode("the")
+    letters = [model.tokenizer.encode(chr(code))[0] for code in range(33, 127)]
+    slowly = model._score_whole(len(ids), [[*ids, letter] for letter in letters])
+    ranked = sorted(zip(slowly, letters, strict=True), reverse=True)[:3]
+    quickly = model._score_next(ids, [letter for _, letter in ranked])
+    assert quickly is not None
+    assert quickly == pytest.approx([score for score, _ in ranked], abs=1e-5)
+    unlikely = sorted(zip(slowly, letters, strict=True))[0][1]
+    assert model._score_next(ids, [unlikely]) is None
+
+
 def test_a_base_model_chats_in_a_transcript(model: LLMa) -> None:
     assert isinstance(model.chat([{"role": "user", "content": "Hi"}], max_tokens=8), str)
 
