@@ -27,5 +27,6 @@ export default defineConfig({
   test: {
     include: ["static/src/**/*.test.ts"],
     environment: "node",
+    testTimeout: 30_000, // a DOM in Node is slow on a busy machine
   },
 });

@@ -59,7 +59,7 @@ class Sides:
             weights.update(load_file(file))
         self.model = registry.build(config, weights, dtype=dtype)
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.reference = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        self.reference: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         self.prompts = [self.tokenizer.encode(text).ids for text in PROMPTS]
         shortest = min(map(len, self.prompts))
         # One length, so that the reference's batch needs no padding: its best case.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 COMMANDS = {
-    "serve": ("inference_workers.runtime", "load a model and serve jobs until told to stop"),
+    "serve": ("inference_workers.serve", "load a model and serve jobs until told to stop"),
     "prepare": ("inference_workers.models.prepare", "make a model folder from a source"),
     "check": ("inference_workers.models.check", "compare a model folder with its manifest"),
 }

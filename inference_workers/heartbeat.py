@@ -50,7 +50,6 @@ class Heartbeat:
         worker: str,
         model: str,
         slots: int,
-        device: str = "cpu",
         lease_seconds: float = LEASE_SECONDS,
         stall_seconds: float = 30.0,
         on_drain: Callable[[], None] = lambda: None,
@@ -58,11 +57,12 @@ class Heartbeat:
     ) -> None:
         self._leases = leases
         self._sink = sink
-        self._worker, self._model, self._slots, self._device = worker, model, slots, device
+        self._worker, self._model, self._slots = worker, model, slots
         self._interval = lease_seconds / 6
         self._stall = stall_seconds
         self._on_drain, self._on_stall = on_drain, on_stall
         self.loading = Progress()
+        self.device = "cpu"
         self.state: Literal["loading", "ready", "draining"] = "loading"
         self.loop: EngineLoop | None = None
         self.info = WorkerInfo(name=worker, model=model)
@@ -71,7 +71,7 @@ class Heartbeat:
         self._rate = (0, time.monotonic())
         self._server = ""
         self._stray: frozenset[str] = frozenset()
-        self._failing = False
+        self._failing = self._loaded = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -105,6 +105,9 @@ class Heartbeat:
             return
         if self.state == "loading":
             self._leases.set_loading(self._model, self.loading.fraction, self.loading.message)
+        elif not self._loaded:
+            self._leases.end_loading(self._model)
+            self._loaded = True
         orders = self._leases.renew(self._worker, self.info)
         if not orders.registered:
             self._begin_again()
@@ -169,7 +172,7 @@ class Heartbeat:
             model=self._model,
             state=self.state,
             progress=1.0 if self.loop else self.loading.fraction,
-            message=self.loading.message,
+            message="" if self.loop else self.loading.message,
             running=stats.running,
             waiting=stats.waiting,
             slots=stats.slots,
@@ -184,7 +187,7 @@ class Heartbeat:
             memory_bytes=resident_bytes(),
             host=socket.gethostname(),
             pid=os.getpid(),
-            device=self._device,
+            device=self.device,
             started_at=self._started_at,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
@@ -19,7 +20,15 @@ Tell = Callable[[float, str], None]
 """Told how far loading has come, 0 to 1, and what it does."""
 
 
-def load_engine(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Engine:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An engine, and the device that it runs on, in torch's words."""
+
+    engine: Engine
+    device: str = "cpu"
+
+
+def load_engine(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loaded:
     """Load the model.
 
     Raises:
@@ -35,10 +44,10 @@ def load_engine(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Eng
     return _torch(manifest, settings, tell)
 
 
-def _echo(manifest: Manifest, settings: WorkerSettings) -> Engine:
+def _echo(manifest: Manifest, settings: WorkerSettings) -> Loaded:
     from inference_workers.engine.echo import EchoEngine, kill_self
 
-    return EchoEngine(
+    engine = EchoEngine(
         Tokenizer.from_file(str(settings.path / "tokenizer.json")),
         slots=settings.slots or DEFAULT_SLOTS,
         context_length=manifest.context_length,
@@ -46,9 +55,10 @@ def _echo(manifest: Manifest, settings: WorkerSettings) -> Engine:
         chunk=settings.echo_chunk,
         on_poison=kill_self if settings.echo_poison else None,
     )
+    return Loaded(engine)
 
 
-def _torch(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Engine:
+def _torch(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loaded:
     tell(0.0, "starting torch")
     import torch
 
@@ -61,7 +71,7 @@ def _torch(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Engine:
     tell(0.1, "reading weights")
     model, _ = load(settings.path, dtype=getattr(torch, DTYPES[manifest.format]), device=device)
     tell(0.9, "making room for the cache")
-    return TorchEngine(
+    engine = TorchEngine(
         model,
         Tokenizer.from_file(str(settings.path / "tokenizer.json")),
         eos_token_ids=manifest.eos_token_ids,
@@ -70,3 +80,4 @@ def _torch(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Engine:
         digest=manifest.digest,
         context_length=manifest.context_length,
     )
+    return Loaded(engine, device)

@@ -196,11 +196,11 @@ class EngineLoop:
             self._check(job)
             self._engine.add(job, admission.logged)
         except RequestError as error:
-            self._fail(live, error.code, error.message)
+            self._refuse(live, error.code, error.message)
         except Exception:
             log.exception("job_not_taken", job=job.id)
             self._engine.remove(job.id)
-            self._fail(live, "internal", "The worker could not start this request. Try again.")
+            self._refuse(live, "internal", "The worker could not start this request. Try again.")
         with self._lock:
             self._admitted.discard(job.id)
             self._reserved -= 1
@@ -249,6 +249,11 @@ class EngineLoop:
                 "The deadline passed before the answer was complete. Allow more time, or ask for "
                 "fewer tokens.",
             )
+
+    def _refuse(self, live: _Live, code: str, message: str) -> None:
+        """Fail a job that didn't start here. One that never started anywhere costs nothing."""
+        usage = live.usage() if live.tokens else Usage()
+        self._hand_on([(live.job.id, Failed(code=code, message=message, usage=usage))])
 
     def _fail(self, live: _Live, code: str, message: str) -> None:
         self._hand_on([(live.job.id, Failed(code=code, message=message, usage=live.usage()))])

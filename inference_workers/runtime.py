@@ -5,7 +5,7 @@
     sink          RedisSink: appends what the engine made
     heartbeat     Heartbeat: renews the lease, hears orders
     claimer       claims when jobs come or a slot becomes free, and every 250 ms
-    wake-ups      Celery's worker: claims when a message comes
+    wake-ups      Celery's worker: claims when a message comes (``listen``)
 
 The process ends with 0 when it was told to, with ``EXIT_REFUSED`` when a setting or the model is
 wrong (starting it again won't help), and with ``EXIT_BROKEN`` when its engine broke.
@@ -13,28 +13,22 @@ wrong (starting it again won't help), and with ``EXIT_BROKEN`` when its engine b
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import signal
-import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import redis
 import structlog
 
-from inference_workers import config, logs
-from inference_workers.app import WakeUps
-from inference_workers.config import WorkerSettings, worker_settings
+from inference_workers.config import WorkerSettings
 from inference_workers.contract import Delta
-from inference_workers.engine.protocol import Engine
 from inference_workers.errors import ModelError, WorkerError
 from inference_workers.heartbeat import Heartbeat
-from inference_workers.loading import DEFAULT_SLOTS, load_engine
+from inference_workers.loading import DEFAULT_SLOTS, Loaded, load_engine
 from inference_workers.loop import Admission, EngineLoop
 from inference_workers.metrics import serve_metrics
-from inference_workers.models.manifest import Manifest, read_manifest
+from inference_workers.models.manifest import Manifest
 from inference_workers.queue import FairQueue, JobLog, Leases, connect
 from inference_workers.sink import RedisSink
 
@@ -47,11 +41,27 @@ STEP_SECONDS = 12.0
 EXIT_REFUSED, EXIT_BROKEN = 2, 70
 
 
-class Runtime:
-    """Everything that one worker process runs. ``run`` returns the process' exit code."""
+class Listener(Protocol):
+    """Hears wake-ups from outside."""
 
-    def __init__(self, settings: WorkerSettings, manifest: Manifest) -> None:
-        self._settings, self._manifest = settings, manifest
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Runtime:
+    """Everything that one worker process runs. ``run`` returns the process' exit code.
+
+    ``listen`` makes the listener that calls what it is given at each wake-up.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        manifest: Manifest,
+        listen: Callable[[Callable[[], int]], Listener],
+    ) -> None:
+        self._settings, self._manifest, self._listen = settings, manifest, listen
         client = connect(settings.redis_url)
         self._queue, self._log = FairQueue(client), JobLog(client)
         self._leases = Leases(client, lease_seconds=settings.lease_seconds)
@@ -145,7 +155,7 @@ class Runtime:
             progress.fraction, progress.message = fraction, message
 
         try:
-            engine = load_engine(self._manifest, self._settings, tell)
+            loaded = load_engine(self._manifest, self._settings, tell)
         except WorkerError as error:
             failures.append(error)
             self.end("model not loaded")
@@ -155,11 +165,11 @@ class Runtime:
             failures.append(ModelError(f"{name} can't be loaded ({error}). Prepare it again."))
             self.end("model not loaded")
         else:
-            self._serve(engine)
+            self._serve(loaded)
 
-    def _serve(self, engine: Engine) -> None:
+    def _serve(self, loaded: Loaded) -> None:
         loop = EngineLoop(
-            engine,
+            loaded.engine,
             self._sink,
             worker=self._settings.name,
             digest=self._manifest.digest,
@@ -169,18 +179,14 @@ class Runtime:
         )
         loop.start()
         self._loop = self._heartbeat.loop = loop
+        self._heartbeat.device = loaded.device
         self._heartbeat.state = "ready"
-        log.info("ready", capacity=engine.capacity())
+        log.info("ready", device=loaded.device, slots=loop.stats.slots)
         threading.Thread(target=self._claimer, name="claimer", daemon=True).start()
-        wake_ups = WakeUps(
-            self._settings.redis_url,
-            model=self._settings.model,
-            worker=self._settings.name,
-            claim_all=self.claim_all,
-        )
-        wake_ups.start()
+        listener = self._listen(self.claim_all)
+        listener.start()
         self._ending.wait()
-        wake_ups.stop()
+        listener.stop()
 
     def _claimer(self) -> None:
         while not self._ending.is_set():
@@ -237,42 +243,3 @@ class Runtime:
             log.info("drained", handed_over=handed, stopped=stopped, flushed=flushed)
         except redis.exceptions.RedisError as error:
             log.warning("lease_left_to_lapse", error=str(error))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    config.add_arguments(parser)
-
-
-def main(args: argparse.Namespace) -> int:
-    """``python -m inference_workers serve``: the exit code is the process'."""
-    try:
-        settings = worker_settings(args, os.environ)
-        logs.configure(settings.log_level, worker=settings.name, model=settings.model)
-        manifest = read_manifest(settings.path)
-        _check_id(settings, manifest)
-    except WorkerError as error:
-        refusal = {"error": {"code": error.code, "message": error.message}}
-        print(json.dumps(refusal), file=sys.stderr)
-        return EXIT_REFUSED
-    os.nice(settings.nice)
-    runtime = Runtime(settings, manifest)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda caught, frame: _end(runtime, caught))
-    code = runtime.run()
-    sys.stderr.flush()
-    # Other threads may be in the middle of a kernel or a blocking read: nothing is left to save.
-    os._exit(code)
-
-
-def _end(runtime: Runtime, caught: int) -> None:
-    """The first signal drains; a second one ends the process at once."""
-    signal.signal(caught, signal.SIG_DFL)
-    runtime.end(signal.Signals(caught).name)
-
-
-def _check_id(settings: WorkerSettings, manifest: Manifest) -> None:
-    if manifest.id != settings.model:
-        raise ModelError(
-            f"{settings.path} holds {manifest.id}, not {settings.model}. Give the folder of the "
-            "model, or prepare it there."
-        )

@@ -31,12 +31,20 @@ class EngineThread:
 
     def run(self, job: Any) -> Generator[Any, None, None]:
         """The job's events until it ends. Leaving the generator early cancels the job."""
+        yield from self.follow(job, self.start(job))
+
+    def start(self, job: Any) -> Events:
+        """Hand the job over. Its events are for ``follow``."""
         events: Events = queue.SimpleQueue()
         with self._changed:
             if self._closed:
                 raise GenerationFailed("The model was closed. Load it again.", code="closed")
             self._waiting.append((job, events))
             self._changed.notify()
+        return events
+
+    def follow(self, job: Any, events: Events) -> Generator[Any, None, None]:
+        """The events of a started job, as ``run`` gives them."""
         ended = False
         try:
             while not ended:

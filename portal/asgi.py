@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
+from django.conf import settings
 from django.core.asgi import get_asgi_application
+
+from portal.prefix import Prefixed
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 http = get_asgi_application()
 
 # These need the apps loaded.
-from portal.api.disconnects import NoteDisconnects  # noqa: E402
+from portal.api.disconnects import Application, NoteDisconnects  # noqa: E402
 from portal.playground.origin import SameOrigin  # noqa: E402
 from portal.playground.routing import websocket_urlpatterns  # noqa: E402
 
-application = ProtocolTypeRouter(
-    {
-        "http": NoteDisconnects(http),
-        "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
-    }
+application = Prefixed(
+    ProtocolTypeRouter(
+        {
+            "http": NoteDisconnects(cast(Application, http)),
+            "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        }
+    ),
+    prefix=settings.LLMASOS.prefix,
 )

@@ -13,9 +13,12 @@ from django.http import HttpRequest, HttpResponse
 from django_structlog.middlewares import RequestMiddleware as StructlogMiddleware
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}")
-QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 SECRET_PATHS = re.compile(r"/(operator|accounts/password/reset/key|accounts/confirm-email)/[^/]+")
 """Paths with a one-time secret in them, which must not stay behind in a log."""
+
+
+log = structlog.get_logger(__name__)
 
 
 def describe(*, level: str, as_json: bool) -> dict[str, Any]:
@@ -42,7 +45,12 @@ def describe(*, level: str, as_json: bool) -> dict[str, Any]:
     if as_json:
         render += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        render.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+        # rich's tracebacks print every local: a failing template took half a minute to log
+        plain = structlog.dev.plain_traceback
+        console = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=plain
+        )
+        render.append(console)
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -97,11 +105,16 @@ class RequestMiddleware(StructlogMiddleware):
         return uuid.uuid4().hex
 
     def handle_response(self, request: HttpRequest, response: HttpResponse) -> None:
+        """Say how it ended. A streamed body is not wrapped: that would cost each of its chunks, and
+        whoever streams knows better when it ended. The request's id stays bound meanwhile."""
         response["X-Request-Id"] = request.request_id  # type: ignore[attr-defined]
-        if request.path_info in QUIET_PATHS and response.status_code < 400:
-            structlog.contextvars.clear_contextvars()
-            return
-        super().handle_response(request, response)
+        if hasattr(request, "_raised_exception"):  # logged with its traceback when it was raised
+            del request._raised_exception
+        elif not _is_quiet(request, response):
+            self.bind_user_id(request)
+            level = self._log_level_for_status_code(response.status_code)
+            line = {"code": response.status_code, "request": self.format_request(request)}
+            log.log(level, "request_finished", **line)
 
     @staticmethod
     def format_request(request: HttpRequest) -> str:
@@ -112,6 +125,14 @@ class RequestMiddleware(StructlogMiddleware):
         user = getattr(request, "_cached_user", None)
         if user is not None and user.pk is not None:
             structlog.contextvars.bind_contextvars(user_id=user.pk)
+
+
+def _is_quiet(request: HttpRequest, response: HttpResponse) -> bool:
+    """Probes come every second, and files of ours by the dozen: nothing to tell."""
+    if request.path_info == "/readyz":
+        return True
+    static = request.path_info.startswith("/static/")
+    return response.status_code < 400 and (static or request.path_info in PROBES)
 
 
 def _hide(match: re.Match[str]) -> str:

@@ -66,6 +66,7 @@ INSTALLED_APPS = [
     "portal.api",
     "portal.playground",
     "portal.dashboard",
+    "portal.supervisor",
 ]
 
 MIDDLEWARE = [

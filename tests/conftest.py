@@ -21,6 +21,8 @@ from tests import environment
 from tests.running import running  # noqa: F401  (a fixture)
 
 environment.prepare()
+if not settings.DJANGO_VITE["default"]["manifest_path"].exists():  # pages without a front-end build
+    settings.DJANGO_VITE["default"]["dev_mode"] = True
 django.setup()  # here, because pytest-django looked for settings before they were decided
 
 if TYPE_CHECKING:

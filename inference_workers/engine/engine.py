@@ -85,7 +85,7 @@ class TorchEngine:
 
     def capacity(self) -> int:
         scheduler = self._scheduler
-        if scheduler.blocked:
+        if scheduler.blocked and scheduler.waiting:
             return 0
         return max(scheduler.slots - len(scheduler.running) - len(scheduler.waiting), 0)
 

@@ -17,11 +17,15 @@ import torch
 from torch import Tensor
 
 from inference_workers.contract import Sampling, TokenLogprob
+from inference_workers.layers.linear import greedy
 from inference_workers.models.base import CausalModel
 
-ROWS = 16
+ROWS = 8
 """Rows turned into float32 probabilities at a time: bounds memory at large vocabularies."""
-NUCLEUS = 256
+CANDIDATES = 256
+"""Restricted draws look among so many largest logits first (a tenth of the time of looking at a
+vocabulary of 262144), and at everything only if others might belong to the draw."""
+NUCLEUS = 2048
 """Top-p looks among so many largest probabilities first, and sorts everything only if it must."""
 _MASK = (1 << 64) - 1
 
@@ -109,17 +113,21 @@ def _greedy(model: CausalModel, states: Tensor) -> list[Choice]:
 
 
 def choose(logits: Tensor, rows: Sequence[Row]) -> list[Choice]:
-    """Tokens for float32 ``logits`` of shape ``(rows, vocabulary)``."""
+    """Tokens for float32 ``logits`` of shape ``(rows, vocabulary)``, which may be changed."""
     finite = logits.amax(-1).isfinite().tolist()
     tops = [row.sampling.logprobs for row in rows]
-    raw = logits.clone() if any(top is not None for top in tops) else None
-    edit(logits, rows)
+    scored = any(top is not None for top in tops)
+    raw = logits
+    if any(row.edits for row in rows):
+        raw = logits.clone() if scored else logits
+        edit(logits, rows)
     tokens = _draw(logits, rows).tolist()
     wanted = [i for i, top in enumerate(tops) if top is not None and finite[i]]
     scores: dict[int, TokenLogprob] = {}
-    if raw is not None and wanted:
+    if wanted:
         index = torch.tensor(wanted, device=logits.device)
-        found = score(raw[index], [tokens[i] for i in wanted], [tops[i] or 0 for i in wanted])
+        part = raw if len(wanted) == len(rows) else raw[index]
+        found = score(part, [tokens[i] for i in wanted], [tops[i] or 0 for i in wanted])
         scores = dict(zip(wanted, found, strict=True))
     return [
         Choice(tokens[i], scores.get(i)) if finite[i] else Choice(None) for i in range(len(rows))
@@ -199,29 +207,106 @@ def _counts(tokens: Sequence[int]) -> dict[int, int]:
 
 
 def _draw(logits: Tensor, rows: Sequence[Row]) -> Tensor:
-    """One token a row from edited float32 logits, which are used up."""
-    samplings = [row.sampling for row in rows]
-    hot = [i for i, s in enumerate(samplings) if s.temperature]
-    tokens = logits.argmax(-1)
+    """One token a row from edited float32 logits."""
+    hot = [i for i, row in enumerate(rows) if row.sampling.temperature]
     if not hot:
-        return tokens
+        return greedy(logits)[1]
+    if len(hot) == len(rows):
+        return _draw_hot(logits, rows)
     index = torch.tensor(hot, device=logits.device)
-    chosen = [samplings[i] for i in hot]
-    kept = logits[index] if len(hot) < len(rows) else logits
-    # The largest becomes 0 before dividing: a tiny temperature must not overflow.
-    kept = (kept - kept.amax(-1, keepdim=True)) / _column([s.temperature for s in chosen], logits)
-    probabilities = restrict(kept, chosen)
-    draws = [uniform(rows[i].seed, rows[i].choice, rows[i].index) for i in hot]
-    tokens[index] = _invert(probabilities, draws)
+    tokens = greedy(logits)[1]
+    tokens[index] = _draw_hot(logits[index], [rows[i] for i in hot])
     return tokens
 
 
-def _invert(probabilities: Tensor, draws: Sequence[float]) -> Tensor:
-    """The first token at which the running sum passes ``draw`` times the whole."""
-    running = probabilities.cumsum(-1, dtype=torch.float64)
-    target = torch.tensor(draws, dtype=torch.float64, device=running.device)[:, None]
+def _draw_hot(logits: Tensor, rows: Sequence[Row]) -> Tensor:
+    """Draws at a temperature: from few candidates where they certainly are all there are."""
+    size = logits.shape[1]
+    samplings = [row.sampling for row in rows]
+    draws = torch.tensor(
+        [uniform(row.seed, row.choice, row.index) for row in rows],
+        dtype=torch.float64,
+        device=logits.device,
+    )
+    tokens = torch.zeros(len(rows), dtype=torch.int64, device=logits.device)
+    rest = list(range(len(rows)))
+    few = [
+        i
+        for i, s in enumerate(samplings)
+        if size > CANDIDATES and s.top_k <= CANDIDATES and (s.top_k or s.top_p < 1 or s.min_p)
+    ]
+    if few:
+        index = torch.tensor(few, device=logits.device)
+        part = logits if len(few) == len(rows) else logits[index]
+        found, certain = _from_candidates(part, [samplings[i] for i in few], draws[index])
+        tokens[index] = found
+        settled = {i for i, sure in zip(few, certain.tolist(), strict=True) if sure}
+        rest = [i for i in rest if i not in settled]
+    if rest:
+        index = torch.tensor(rest, device=logits.device)
+        part = logits if len(rest) == len(rows) else logits[index]
+        scaled = _cooled(part, [samplings[i] for i in rest])
+        tokens[index] = _invert(restrict(scaled, [samplings[i] for i in rest]), draws[index])
+    return tokens
+
+
+def _cooled(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
+    """Logits over temperature, each row's largest 0: a tiny temperature must not overflow."""
+    return logits.sub(logits.amax(-1, keepdim=True)).div_(
+        _column([s.temperature for s in samplings], logits)
+    )
+
+
+def _from_candidates(
+    logits: Tensor, samplings: Sequence[Sampling], draws: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Tokens drawn among the largest logits, and which rows certainly need no others."""
+    values, ids = logits.topk(CANDIDATES, -1)
+    weights = _cooled(values, samplings).double().exp_()
+    ks = torch.tensor([s.top_k for s in samplings], device=logits.device)[:, None]
+    cut = torch.where(ks > 0, weights.gather(1, (ks - 1).clamp(min=0)), 0.0)
+    weights = torch.where(weights >= cut, weights, 0.0)
+    ps = _column([s.top_p for s in samplings], weights)
+    mass = weights.sum(-1, keepdim=True)
+    wide = [i for i, s in enumerate(samplings) if s.top_p < 1 and not s.top_k]
+    if wide:
+        index = torch.tensor(wide, device=logits.device)
+        everything = _cooled(logits[index], [samplings[i] for i in wide]).exp_()
+        mass[index] = everything.sum(-1, keepdim=True).double()
+    running = weights.cumsum(-1)
+    last = torch.searchsorted(running, ps * mass)
+    enough = (last < CANDIDATES) | (ps >= 1)
+    nucleus = weights.gather(1, last.clamp(max=CANDIDATES - 1))
+    cut = torch.maximum(cut, torch.where(ps < 1, nucleus, 0.0))
+    cut = torch.maximum(cut, _column([s.min_p for s in samplings], weights))
+    # Strictly above the smallest candidate: then no equal one was left out.
+    certain = (enough & (cut > weights[:, -1:]))[:, 0]
+    weights = torch.where(weights >= cut, weights, 0.0)
+    order = ids.argsort(-1)
+    place = _invert(weights.gather(1, order), draws)
+    return ids.gather(1, order.gather(1, place[:, None]))[:, 0], certain
+
+
+def _invert(weights: Tensor, draws: Tensor) -> Tensor:
+    """The first column at which the running sum passes ``draw`` times the whole.
+
+    Long rows are summed in blocks of 512 first: a running sum over one block then settles it.
+    """
+    rows, columns = weights.shape
+    if columns > 512 and columns % 512 == 0:
+        blocks = weights.view(rows, -1, 512)
+        sums = blocks.sum(-1).double().cumsum(-1)
+        whole = sums[:, -1:]
+        target = torch.minimum(draws[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
+        block = torch.searchsorted(sums, target, right=True)
+        before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0.0)
+        inner = blocks[torch.arange(rows, device=weights.device), block[:, 0]].double().cumsum(-1)
+        end = inner[:, -1:].nextafter(torch.zeros_like(whole))
+        found = torch.searchsorted(inner, torch.minimum(target - before, end), right=True)
+        return (block * 512 + found)[:, 0]
+    running = weights.cumsum(-1, dtype=torch.float64)
     whole = running[:, -1:]
-    target = torch.minimum(target * whole, whole.nextafter(torch.zeros_like(whole)))
+    target = torch.minimum(draws[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
     return torch.searchsorted(running, target, right=True)[:, 0]
 
 
@@ -233,18 +318,21 @@ def restrict(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
     for k in {k for k in ks if k < size}:
         index = torch.tensor([i for i, own in enumerate(ks) if own == k], device=logits.device)
         part = weights[index]
-        part[part < part.topk(k, -1).values[:, -1:]] = 0
-        weights[index] = part
+        weights[index] = _keep(part, part.topk(k, -1).values[:, -1:])
     nucleus = [i for i, s in enumerate(samplings) if s.top_p < 1]
     if nucleus:
         index = torch.tensor(nucleus, device=logits.device)
         part = weights[index]
-        part[part < _nucleus(part, [samplings[i].top_p for i in nucleus])] = 0
-        weights[index] = part
+        weights[index] = _keep(part, _nucleus(part, [samplings[i].top_p for i in nucleus]))
     if any(s.min_p for s in samplings):
         # The largest weight is 1, so that min_p is a threshold as it stands.
-        weights[weights < _column([s.min_p for s in samplings], logits)] = 0
+        weights = _keep(weights, _column([s.min_p for s in samplings], logits))
     return weights
+
+
+def _keep(weights: Tensor, cut: Tensor) -> Tensor:
+    """``weights`` with those below ``cut`` set to 0; ten times faster than by a boolean mask."""
+    return weights.mul_(torch.ge(weights, cut, out=torch.empty_like(weights)))
 
 
 def _nucleus(weights: Tensor, ps: Sequence[float]) -> Tensor:
@@ -256,7 +344,7 @@ def _nucleus(weights: Tensor, ps: Sequence[float]) -> Tensor:
         running = values.cumsum(-1, dtype=torch.float64)
         if count == weights.shape[1] or bool((running[:, -1:] >= goal).all()):
             break
-        count = min(count * 32, weights.shape[1])
+        count = min(count * 16, weights.shape[1])
     last = torch.searchsorted(running, goal).clamp_(max=count - 1)
     return values.gather(1, last)
 

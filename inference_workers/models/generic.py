@@ -9,12 +9,14 @@ sliding windows and ALiBi), and writes the new keys and values back.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache
@@ -166,16 +168,29 @@ def _module(
             f"Models of type {config.model_type!r} can't generate text here: transformers knows no "
             "causal language model for it. Choose another model."
         )
+    # Its load report and progress bar would go to the worker's log; what is wrong is raised below.
+    log: Any = transformers.logging
+    verbosity = log.get_verbosity()
+    log.set_verbosity(logging.CRITICAL)
+    log.disable_progress_bar()
     try:
         module, report = kind.from_pretrained(
-            None, config=config, state_dict=dict(tensors), dtype=dtype, output_loading_info=True
+            None,
+            config=config,
+            state_dict=dict(tensors),
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
     except Exception as error:
         raise ModelError(
             f"transformers could not load these weights as {kind.__name__}: {error}. "
             "Prepare the model again from its source."
         ) from error
-    wrong = [*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])]
+    finally:
+        log.set_verbosity(verbosity)
+        log.enable_progress_bar()
+    wrong = [*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])]
     if wrong:
         raise ModelError(
             f"The weights don't fit {kind.__name__}: {len(wrong)} tensors are missing or have "

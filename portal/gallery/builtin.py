@@ -59,7 +59,7 @@ TRANSLATE = BuiltIn(
             {"text": "今天下午我们去公园散步。", "direction": "zh-en"},
             {"text": "The library closes at nine in the evening.", "direction": "en-zh"},
         ),
-        sampling=Sampling(max_tokens=160, temperature=0.0),
+        sampling=Sampling(temperature=0.0),
     ),
 )
 
@@ -95,7 +95,7 @@ SUMMARY = BuiltIn(
                 "the first road had been reopened."
             },
         ),
-        sampling=Sampling(max_tokens=80, temperature=0.0),
+        sampling=Sampling(temperature=0.0),
     ),
 )
 
@@ -112,9 +112,9 @@ TONE = BuiltIn(
         builder="tone",
         result="scores",
         labels=(
-            Label(value=" positive", name=Words(en="Positive", zh="正面")),
-            Label(value=" negative", name=Words(en="Negative", zh="负面")),
-            Label(value=" mixed", name=Words(en="Mixed", zh="褒贬参半")),
+            Label(value="positive", name=Words(en="Positive", zh="正面")),
+            Label(value="negative", name=Words(en="Negative", zh="负面")),
+            Label(value="mixed", name=Words(en="Mixed", zh="褒贬参半")),
         ),
         inputs=(
             Input(

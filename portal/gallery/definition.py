@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from django.utils.translation import gettext as _
 from pydantic import BaseModel, ConfigDict, Field
 
 from inference_workers.contract import Sampling
@@ -54,21 +55,22 @@ class Input(Part):
     def check(self, value: Any) -> str:
         """The value as it goes into the prompt; raises ``InvalidInput``."""
         if not isinstance(value, str) or not value.strip():
-            raise InvalidInput(self.name, "Fill this in first.")
+            raise InvalidInput(self.name, _("Fill this in first."))
         if self.kind == "choice":
             if value not in {choice.value for choice in self.choices}:
-                raise InvalidInput(self.name, "Choose one of those offered.")
+                raise InvalidInput(self.name, _("Choose one of those offered."))
             return value
         if len(value) > self.max_length:
             excess = len(value) - self.max_length
-            raise InvalidInput(self.name, f"Shorten this by {excess} characters.")
+            message = _("Shorten this by %(excess)d characters.") % {"excess": excess}
+            raise InvalidInput(self.name, message)
         if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-            raise InvalidInput(self.name, "Remove the characters that are no text.")
+            raise InvalidInput(self.name, _("Remove the characters that are no text."))
         return value.strip()
 
 
 class Label(Part):
-    """One possible answer of a scored app: the words that the model scores, and its names."""
+    """One possible answer of a scored app, under the task's name for it."""
 
     value: str
     name: Words
@@ -77,7 +79,8 @@ class Label(Part):
 class Definition(Part):
     """``result`` is ``text`` (streamed) or ``scores`` (how likely each of ``labels`` is).
 
-    ``model`` empty means the installation's default. ``sampling`` is for ``text``.
+    ``builder`` names a task (``portal.gallery.builders``). ``model`` empty means the
+    installation's default. ``sampling`` is for ``text``; its length and its stops are the task's.
     """
 
     inputs: tuple[Input, ...]
@@ -91,9 +94,9 @@ class Definition(Part):
     def check(self, given: Any) -> dict[str, str]:
         """The inputs as the builder takes them; raises ``InvalidInput`` for the first wrong one."""
         if not isinstance(given, dict):
-            raise InvalidInput("inputs", "Send the inputs as an object.")
+            raise InvalidInput("inputs", _("Send the inputs as an object."))
         known = {field.name for field in self.inputs}
         for name in given:
             if name not in known:
-                raise InvalidInput(str(name)[:64], "This app has no such input.")
+                raise InvalidInput(str(name)[:64], _("This app has no such input."))
         return {field.name: field.check(given.get(field.name)) for field in self.inputs}

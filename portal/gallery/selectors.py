@@ -10,7 +10,8 @@ from django.db.models.functions import Lower
 from redis.exceptions import RedisError
 
 from inference_workers.contract import Delta, Entry, Failed
-from portal.gallery import scoring
+from portal.catalogue.models import CatalogueModel
+from portal.gallery import builders, scoring
 from portal.gallery.definition import Definition
 from portal.gallery.models import App, AppRun, RunJob
 from portal.jobs import links
@@ -91,6 +92,8 @@ def result(run: AppRun, language: str) -> Result:
     error = next((message for _, message in ends if message), "")
     if run.kind == AppRun.Kind.TEXT:
         text = "".join(e.event.text for e in logs[0] if isinstance(e.event, Delta))
+        if state == Job.State.FINISHED:
+            text = builders.WRITERS[definition_of(run).builder].parse(text)
         return Result(state, text, (), error)
     scores = _scores(run, work, logs, language) if state == Job.State.FINISHED else ()
     return Result(state, "", scores, error)
@@ -122,18 +125,30 @@ def _together(states: list[str]) -> str:
 
 
 def _scores(
-    run: AppRun, work: list[RunJob], entries: list[list[Entry]], language: str
+    run: AppRun, work: list[RunJob], logs: list[list[Entry]], language: str
 ) -> tuple[Score, ...]:
-    definition = Definition.model_validate(run.version.definition)
-    names = {label.value: label.name.pick(language) for label in definition.labels}
-    chances = scoring.probabilities(
-        [part.job.input_ids for part in work], [_prompt_logprobs(log) for log in entries]
+    definition = definition_of(run)
+    likelihoods = scoring.label_scores(
+        [part.job.input_ids for part in work], [_prompt_logprobs(log) for log in logs]
     )
+    asked = builders.question(definition, run.inputs)
+    tone = builders.SCORERS[definition.builder].parse(asked, likelihoods)
+    names = {label.value: label.name.pick(language) for label in definition.labels}
     scores = [
-        Score(part.label.strip(), names[part.label], chance)
-        for part, chance in zip(work, chances, strict=True)
+        Score(label, names.get(label, label), chance)
+        for label, chance in tone.probabilities.items()
     ]
     return tuple(sorted(scores, key=lambda score: -score.probability))
+
+
+def definition_of(run: AppRun) -> Definition:
+    return Definition.model_validate(run.version.definition)
+
+
+def follows_instructions(model: str) -> bool:
+    """Whether the model was taught to, so that it needs no examples."""
+    kind = CatalogueModel.Kind.INSTRUCT
+    return CatalogueModel.objects.filter(pk=model, kind=kind).exists()
 
 
 def _prompt_logprobs(entries: list[Entry]) -> list[float]:

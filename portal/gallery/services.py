@@ -9,11 +9,11 @@ from django.db import transaction
 
 from inference_workers.contract import Sampling
 from portal.accounts.models import User
-from portal.gallery import builders
+from portal.gallery import builders, selectors
 from portal.gallery.definition import Definition
 from portal.gallery.models import App, AppRun, RunJob
 from portal.jobs import services as jobs
-from portal.jobs.inputs import TextInput
+from portal.jobs.inputs import ChatInput, Input, TextInput
 from portal.jobs.models import Job
 from portal.teams.models import Team
 
@@ -45,10 +45,10 @@ def run_app(*, app: App, team: Team, user: User | None, session: str, inputs: An
             session=session,
             source=f"app:{app.slug}@{version.number}",
             model=model_of(definition),
-            input=TextInput(text),
+            input=given,
             sampling=sampling,
         ))
-        for label, text, sampling in _work(definition, checked)
+        for label, given, sampling in _work(definition, checked)
     ]  # fmt: skip
     with transaction.atomic():  # all of a run's jobs or none
         run = AppRun.objects.create(
@@ -75,10 +75,16 @@ def model_of(definition: Definition) -> str:
     return definition.model or settings.LLMASOS.default_model
 
 
-def _work(definition: Definition, inputs: dict[str, str]) -> list[tuple[str, str, Sampling]]:
-    """Label (empty for text), prompt and sampling of each job."""
-    prompt = builders.build(definition.builder, inputs)
+def _work(definition: Definition, inputs: dict[str, str]) -> list[tuple[str, Input, Sampling]]:
+    """Label (empty for text), input and sampling of each job."""
     if definition.result == "scores":
-        return [(label.value, prompt.text + label.value, SCORING) for label in definition.labels]
-    stop = (*prompt.stop, *definition.sampling.stop)
-    return [("", prompt.text, definition.sampling.model_copy(update={"stop": stop}))]
+        asked = builders.question(definition, inputs)
+        return [
+            (label, TextInput(asked.prompt + words), SCORING)
+            for label, words in zip(asked.labels, asked.continuations, strict=True)
+        ]
+    prompt = builders.prompt(definition, inputs)
+    sampling = definition.sampling.model_copy(update={"max_tokens": prompt.max_tokens})
+    if selectors.follows_instructions(model_of(definition)):
+        return [("", ChatInput(prompt.messages()), sampling)]
+    return [("", TextInput(prompt.text), sampling.model_copy(update={"stop": prompt.stop}))]

@@ -36,7 +36,9 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import get_language
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
 
 from portal.gallery import selectors, services
@@ -44,7 +46,9 @@ from portal.gallery.definition import Definition, InvalidInput
 from portal.gallery.models import App, AppRun
 from portal.jobs.errors import InvalidRequest, JobRefused
 from portal.jobs.viewer import viewer_of
+from portal.metrics import JOBS_REFUSED
 from portal.network import request_address
+from portal.teams.rules import RUN_JOBS, may
 from portal.teams.selectors import current_team
 from portal.usage.limits import RateLimited, check_anonymous
 from portal.usage.services import OverBudget
@@ -72,6 +76,7 @@ def listing(request: HttpRequest) -> HttpResponse:
     return render(request, "gallery/_cards.html" if part else "gallery/list.html", context)
 
 
+@ensure_csrf_cookie
 @require_GET
 def app(request: HttpRequest, slug: str) -> HttpResponse:
     found = _app(slug)
@@ -87,8 +92,7 @@ def app(request: HttpRequest, slug: str) -> HttpResponse:
         "examples": examples,
         "result": definition.result,
         "labels": [
-            {"value": label.value.strip(), "name": label.name.pick(language)}
-            for label in definition.labels
+            {"value": label.value, "name": label.name.pick(language)} for label in definition.labels
         ],
         "app_data": {
             "run_url": reverse("gallery:run", args=[slug]),
@@ -104,13 +108,16 @@ def app(request: HttpRequest, slug: str) -> HttpResponse:
 def run(request: HttpRequest, slug: str) -> HttpResponse:
     found = _app(slug)
     viewer = viewer_of(request.user, request.session, remember=True)
+    team = current_team(request)
+    if viewer.user is not None and not may(viewer.user, RUN_JOBS, team):
+        raise Http404
     try:
         inputs = _inputs(request)
         if viewer.user is None:
             check_anonymous(request_address(request))
         made = services.run_app(
             app=found,
-            team=current_team(request),
+            team=team,
             user=viewer.user,
             session=viewer.session,
             inputs=inputs,
@@ -121,16 +128,17 @@ def run(request: HttpRequest, slug: str) -> HttpResponse:
         raise Http404 from None
     except (RateLimited, OverBudget) as error:
         code = "rate_limited" if isinstance(error, RateLimited) else "over_budget"
+        JOBS_REFUSED.labels(code).inc()
         return _refusal(429, str(error), code, None, error.retry_after)
     except JobRefused as error:
+        JOBS_REFUSED.labels(error.code).inc()
         status = 400 if isinstance(error, InvalidRequest) else 503
         return _refusal(status, error.message, error.code, error.field, error.retry_after)
     return JsonResponse(
         {
             "run": {"id": made.id.hex, "url": reverse("gallery:result", args=[made.id])},
             "jobs": [
-                {"id": part.job.id.hex, "label": part.label.strip()}
-                for part in selectors.parts(made)
+                {"id": part.job.id.hex, "label": part.label} for part in selectors.parts(made)
             ],
             "kind": made.kind,
         },
@@ -160,7 +168,7 @@ def _inputs(request: HttpRequest) -> Any:
         body = json.loads(request.body)
         return body["inputs"]
     except (ValueError, RecursionError, KeyError, TypeError):
-        raise InvalidInput("inputs", 'Send JSON of the form {"inputs": {…}}.') from None
+        raise InvalidInput("inputs", _('Send JSON of the form {"inputs": {…}}.')) from None
 
 
 def _input(field: Any, language: str) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class Tail:
         first = self.last - len(self._entries) + 1
         if after + 1 < first:
             return None
-        return [entry for entry in self._entries if entry.seq > after]
+        # from the right end, because a reader that keeps up wants the newest of many
+        return [self._entries[-back] for back in range(self.last - after, 0, -1)]
 
     async def wait(self, after: int, seconds: float) -> bool:
         """Until there is an entry above ``after`` or the end is known; ``False``: timed out."""

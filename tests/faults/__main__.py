@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from tests.faults.leaks import many_jobs
 from tests.faults.redis_loss import flushed_redis, killed_redis
 from tests.faults.report import Row
 from tests.faults.stop import cancelled_jobs
@@ -28,6 +29,13 @@ FAULTS: dict[str, Fault] = {
     "R1": lambda full, seed: killed_workers(
         doses=20 if full else 3, streams=64 if full else 16, seed=seed, lease=6.0 if full else 2.0
     ),
+    "R1t": lambda full, seed: killed_workers(
+        doses=20 if full else 1,
+        streams=64 if full else 12,
+        seed=seed,
+        lease=6.0 if full else 2.0,
+        small_model=True,
+    ),
     "R1b": lambda full, seed: poison(batch=32, seed=seed),
     "R2": lambda full, seed: frozen_worker(
         doses=5 if full else 1, seed=seed, lease=6.0 if full else 2.0
@@ -43,6 +51,7 @@ FAULTS: dict[str, Fault] = {
         doses=10 if full else 2, streams=32 if full else 12, seed=seed
     ),
     "R9": lambda full, seed: cancelled_jobs(doses=500 if full else 24, seed=seed),
+    "R17": lambda full, seed: many_jobs(doses=100_000 if full else 3_000, seed=seed),
 }
 
 

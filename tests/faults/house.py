@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import random
@@ -18,10 +19,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from tokenizers import Tokenizer
 
+from inference_workers.config import worker_settings
 from inference_workers.contract import Entry, Job, Sampling
-from inference_workers.engine.echo import EchoEngine
+from inference_workers.loading import load_engine
 from inference_workers.loop import Admission, EngineLoop
 from inference_workers.models.echo_folder import write_echo
 from inference_workers.models.manifest import Manifest, write_manifest
@@ -34,6 +35,9 @@ from tests.faults.valkey import Valkey
 MODEL = "echo"
 T = TypeVar("T")
 
+Prepare = Callable[[Path, str], Manifest]
+"""Makes a model folder with an id; the echo model where none is given."""
+
 
 class House:
     """Workers are started with ``worker``; jobs are followed by ``reader``.
@@ -41,16 +45,25 @@ class House:
     ``lease`` is shorter than the product's 6 s where waiting for it would make a test long.
     """
 
-    def __init__(self, folder: Path, *, lease: float, step: float, chunk: int = 512) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lease: float,
+        step: float,
+        chunk: int = 512,
+        prepare: Prepare | None = None,
+    ) -> None:
         self.folder = folder
         self.lease = lease
         self.valkey = Valkey(folder / "redis").start()
-        self.manifest = _echo_model(folder / "model")
+        self.manifest = (prepare or _echo_model)(folder / "model", MODEL)
         client = connect(self.valkey.url)
         self.redis = client
         self.queue, self.log = FairQueue(client), JobLog(client)
         self.leases = Leases(client, lease_seconds=lease)
         self.reader = Reader(self.valkey.url)
+        self._quiet: tuple[EngineLoop, MemorySink] | None = None
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self._environment = {
             **os.environ,
@@ -81,7 +94,7 @@ class House:
             self.ready(name)
         return name
 
-    def ready(self, name: str, timeout: float = 20.0) -> WorkerInfo:
+    def ready(self, name: str, timeout: float = 120.0) -> WorkerInfo:
         def found() -> WorkerInfo | None:
             live = (w for w in self.leases.workers() if w.name == name and w.state == "ready")
             return next(live, None)
@@ -103,6 +116,8 @@ class House:
         return [job.id for job in jobs]
 
     def close(self) -> None:
+        if self._quiet is not None:
+            self._quiet[0].stop(5)
         for name in self.alive():
             self.signal(name, signal.SIGKILL)
         self.reader.close()
@@ -124,17 +139,24 @@ class House:
         )
 
     def undisturbed(self, job: Job) -> list[Entry]:
-        """The job's log when nothing goes wrong, from the same engine in this process."""
-        tokenizer = Tokenizer.from_file(str(self.folder / "model" / "tokenizer.json"))
-        sink = MemorySink()
-        loop = EngineLoop(EchoEngine(tokenizer), sink, worker="undisturbed")
-        loop.start()
+        """The job's log when nothing goes wrong: alone in the same engine, in this process."""
+        if self._quiet is None:
+            environment = {"REDIS_URL": self.valkey.url}
+            args = argparse.Namespace(
+                model=MODEL, path=self.folder / "model", name="undisturbed", slots=None,
+                kv_memory=None, threads=None, metrics_port=None,
+            )  # fmt: skip
+            loaded = load_engine(
+                self.manifest, worker_settings(args, environment), lambda fraction, message: None
+            )
+            sink = MemorySink()
+            self._quiet = EngineLoop(loaded.engine, sink, worker="undisturbed"), sink
+            self._quiet[0].start()
+        loop, sink = self._quiet
         assert loop.reserve()
-        loop.admit(
-            Admission(Claim(job=job.model_copy(update={"epoch": 1}), last_seq=0, suspect=False))
-        )
-        until(lambda: any(e.terminal for e in sink.read(job.id)), 20, "the undisturbed run ends")
-        loop.stop(5)
+        claim = Claim(job=job.model_copy(update={"epoch": 1}), last_seq=0, suspect=False)
+        loop.admit(Admission(claim))
+        until(lambda: any(e.terminal for e in sink.read(job.id)), 60, "the undisturbed run ends")
         return sink.read(job.id)
 
 
@@ -149,20 +171,22 @@ def until(found: Callable[[], T | None], timeout: float, what: str) -> T:
         time.sleep(0.01)
 
 
-def _echo_model(folder: Path) -> Manifest:
+def _echo_model(folder: Path, model_id: str) -> Manifest:
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = write_echo(folder, model_id=MODEL, source="echo")
+    manifest = write_echo(folder, model_id=model_id, source="echo")
     write_manifest(folder, manifest)
     return manifest
 
 
 @contextmanager
-def a_house(*, lease: float = 2.0, step: float = 0.02, chunk: int = 512) -> Iterator[House]:
+def a_house(
+    *, lease: float = 2.0, step: float = 0.02, chunk: int = 512, prepare: Prepare | None = None
+) -> Iterator[House]:
     """A house in a temporary folder; when something fails its logs stay and the path is shown."""
     quiet = structlog.make_filtering_bound_logger(logging.WARNING)
     structlog.configure(wrapper_class=quiet, cache_logger_on_first_use=False)
     folder = Path(tempfile.mkdtemp(prefix="llmasos-"))
-    house = House(folder, lease=lease, step=step, chunk=chunk)
+    house = House(folder, lease=lease, step=step, chunk=chunk, prepare=prepare)
     try:
         yield house
     except BaseException:

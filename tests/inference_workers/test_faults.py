@@ -34,6 +34,10 @@ def test_a_killed_worker_is_only_a_pause(seed: int) -> None:
     kept(killed_workers(doses=3, streams=16, seed=seed))
 
 
+def test_a_killed_torch_worker_is_only_a_pause(seed: int) -> None:
+    kept(killed_workers(doses=1, streams=12, seed=seed, small_model=True))
+
+
 def test_poison_does_not_spread(seed: int) -> None:
     kept(poison(batch=32, seed=seed))
 

@@ -90,7 +90,9 @@ def test_k_quants_are_read_in_pieces_as_in_one(kind: str, tmp_path: Path) -> Non
 
 def test_it_rounds_to_bfloat16_as_torch_does() -> None:
     draw = np.random.default_rng(3)
-    values = draw.integers(0, 2**32, 100_000, dtype=np.uint32).view(np.float32)
+    bits = draw.integers(0, 2**32, 100_000, dtype=np.uint32)
+    bits[::2] = (bits[::2] & 0xFFFF0000) | 0x8000  # half-way between two
+    values = bits.view(np.float32)
     ours = torch.from_numpy(to_bf16(values).view(np.int16)).view(torch.bfloat16)
     theirs = torch.from_numpy(values).bfloat16()
     same = (ours.view(torch.int16) == theirs.view(torch.int16)) | (ours.isnan() & theirs.isnan())

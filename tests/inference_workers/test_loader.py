@@ -82,6 +82,9 @@ def test_an_absurd_header_length_is_refused_unread(weights: Path) -> None:
         lambda h: h["model.norm.weight"].update(shape=[-64]),
         lambda h: h["model.norm.weight"].update(dtype="F7"),
         lambda h: h["model.norm.weight"].update(data_offsets=[0, 256]),
+        lambda h: h["model.layers.0.input_layernorm.weight"].update(
+            data_offsets=h["model.layers.1.input_layernorm.weight"]["data_offsets"]
+        ),
         lambda h: h["model.norm.weight"].pop("data_offsets"),
         lambda h: h.update(extra=3),
         lambda h: h.pop("model.norm.weight"),

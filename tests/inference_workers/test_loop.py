@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from inference_workers.contract import Cancelled, Delta, Failed, Finished, Job, Started
+from inference_workers.contract import Cancelled, Delta, Failed, Finished, Job, Started, Usage
 from inference_workers.engine.echo import EchoEngine
 from inference_workers.engine.protocol import EngineEvent
 from inference_workers.errors import RequestError
@@ -143,6 +143,7 @@ def test_a_request_that_cannot_run_fails_alone(bench: Bench) -> None:
     refused, surprising = bench.end("refused"), bench.end("surprising")
     assert isinstance(refused, Failed)
     assert (refused.code, refused.message) == ("too_big", "Too big. Ask for less.")
+    assert refused.usage == Usage()
     assert isinstance(surprising, Failed)
     assert surprising.code == "internal"
     assert isinstance(bench.end("fine"), Finished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pickle
@@ -116,10 +117,11 @@ def test_another_source_replaces_it(origin: Path, tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"origin", "other", "out", ".out.lock"}
 
 
-def test_a_damaged_model_is_made_again(origin: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "manifest.json"])
+def test_a_damaged_model_is_made_again(name: str, origin: Path, tmp_path: Path) -> None:
     first = prepared(origin, tmp_path / "out")
-    weights = tmp_path / "out" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-10])
+    damaged = tmp_path / "out" / name
+    damaged.write_bytes(damaged.read_bytes()[:-10])
     assert prepared(origin, tmp_path / "out").digest == first.digest
     assert check(tmp_path / "out", silent()).digest == first.digest
 
@@ -148,6 +150,28 @@ def test_a_kill_in_the_middle_leaves_nothing_half_made(origin: Path, tmp_path: P
     manifest = prepared(origin, out)
     assert check(out, silent()) == manifest
     assert not (tmp_path / ".out.partial").exists()
+
+
+def test_it_waits_for_another_that_prepares_the_same(origin: Path, tmp_path: Path) -> None:
+    arguments = (
+        "prepare",
+        "--source",
+        str(origin),
+        "--id",
+        "small",
+        "--out",
+        str(tmp_path / "out"),
+    )
+    with (tmp_path / ".out.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert "Waiting" in process.stdout.readline()
+        time.sleep(0.3)
+        assert process.poll() is None
+        assert not (tmp_path / ".out.partial").exists()
+    rest, _ = process.communicate(timeout=60)
+    assert "manifest" in json.loads(rest.splitlines()[-1])
 
 
 def test_two_at_once_make_it_once(origin: Path, tmp_path: Path) -> None:

@@ -114,6 +114,10 @@ def test_a_celery_message_is_a_wake_up(house: House, rng: random.Random) -> None
     until(lambda: house.redis.llen(wakeup_queue(MODEL)) == 0, 10, "the message is taken")
     # Early ack: nothing is left to be delivered again.
     until(lambda: house.redis.hlen("unacked") == 0, 5, "it is acknowledged")
+    house.valkey.kill()
+    house.valkey.start()
+    app.send_task(TASK_PULL, queue=wakeup_queue(MODEL))
+    until(lambda: house.redis.llen(wakeup_queue(MODEL)) == 0, 20, "messages are taken again")
     log = (house.folder / "w1.log").read_text()
     assert "Traceback" not in log
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -74,6 +75,29 @@ def test_a_nucleus_wider_than_the_first_look_is_still_exact() -> None:
     assert kept == count
 
 
+@pytest.mark.parametrize("width", [300, 1024, 5000])
+@pytest.mark.parametrize("spread", [0.5, 6.0])
+def test_drawing_from_candidates_is_drawing_from_everything(width: int, spread: float) -> None:
+    torch.manual_seed(width)
+    logits = (torch.randn(40, width) * spread).round(decimals=1)  # with ties
+    kinds: list[dict[str, Any]] = [
+        {"top_k": 1},
+        {"top_k": 50, "top_p": 0.8},
+        {"top_p": 0.6},
+        {"top_p": 0.999},
+        {"min_p": 0.3},
+        {"top_k": 400, "min_p": 0.01},
+        {},
+    ]
+    rows = [row(i, temperature=0.7 + 0.1 * (i % 3), **kinds[i % 7]) for i in range(40)]
+    found = [c.token for c in choose(logits.clone(), rows)]
+    for i, one in enumerate(rows):
+        scaled = logits[i : i + 1].double() / one.sampling.temperature
+        running = restrict(scaled, [one.sampling])[0].cumsum(0)
+        draw = uniform(one.seed, one.choice, one.index) * float(running[-1])
+        assert found[i] == int((running <= draw).sum()), one.sampling
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_frequencies_follow_the_probabilities(temperature: float) -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, 1.5])
@@ -92,8 +116,7 @@ def test_the_counter_gives_even_independent_numbers() -> None:
     assert 0 < min(numbers) < max(numbers) < 1
     cells = Counter(int(x * 20) for x in numbers)
     assert all(abs(count - 1000) < 150 for count in cells.values())
-    pairs = zip(numbers, numbers[1:], strict=False)
-    covariance = sum((a - 0.5) * (b - 0.5) for a, b in pairs) / len(numbers)
+    covariance = sum((a - 0.5) * (b - 0.5) for a, b in pairwise(numbers)) / len(numbers)
     assert abs(covariance) < 0.003
 
 

@@ -17,7 +17,7 @@ def request(name: str, tokens: list[int], **more: object) -> Request:
 
 
 def advance(scheduler: Scheduler, token: int = 1) -> list[Request]:
-    """One step as the engine does it: compute what is scheduled, sample where nothing is missing."""
+    """One step as the engine does it: compute what is scheduled, sample what is complete."""
     plan = scheduler.schedule()
     for item in plan:
         before = item.request.computed

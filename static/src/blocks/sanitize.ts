@@ -12,11 +12,12 @@ const CONFIG = {
     ..."table tbody td th thead tr ul".split(" "),
   ],
   ALLOWED_ATTR: ["href", "title", "class", "start", "data-display", "data-align", "tabindex"],
+  /** These hold no address; without this they would have to look like one. */
+  ADD_URI_SAFE_ATTR: ["start", "data-display", "data-align", "tabindex"],
   ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
-  RETURN_DOM_FRAGMENT: true,
-} as const;
+};
 
 purify.addHook("afterSanitizeAttributes", (node) => {
   if (node.nodeName !== "A") return;
@@ -28,7 +29,7 @@ purify.addHook("afterSanitizeAttributes", (node) => {
 const PRUNED = new Set(["UL", "OL", "TABLE", "THEAD", "TBODY", "TR", "DIV"]);
 
 export function toFragment(html: string): DocumentFragment {
-  const fragment = purify.sanitize(html, { ...CONFIG, ALLOWED_TAGS: [...CONFIG.ALLOWED_TAGS], ALLOWED_ATTR: [...CONFIG.ALLOWED_ATTR] });
+  const fragment = purify.sanitize(html, { ...CONFIG, RETURN_DOM_FRAGMENT: true });
   prune(fragment);
   return fragment;
 }

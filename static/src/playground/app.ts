@@ -15,7 +15,7 @@ import { Scroll } from "./scroll";
 import { SettingsPanel } from "./settings";
 import { type Exchange, Talk } from "./talk";
 import type { Turn } from "./turn";
-import type { ConversationInfo, Example, JobStarted, PageState } from "./types";
+import type { ConversationInfo, Example, JobStarted, Mode, PageState, Settings } from "./types";
 
 const SAVE_AFTER_MS = 600;
 const MENDED_MS = 2500;
@@ -34,6 +34,9 @@ export class App {
   private asked = new Map<Turn, () => Promise<void>>();
   private unwatch: (() => void)[] = [];
   private saveTimer = 0;
+  private mode: Mode = "completion";
+  /** What an example replaced, to go back to with the next conversation. */
+  private beforeExample: Settings | null = null;
 
   constructor(
     private readonly state: PageState,
@@ -77,6 +80,7 @@ export class App {
     this.settings.mode = settings.mode ?? (chats ? "chat" : "completion");
     if (conversation) this.showConversation(conversation);
     else this.talk.clear();
+    this.mode = this.settings.mode;
     this.composer.setMode(this.settings.mode);
     this.composer.setRunning(this.active !== null);
     if (matchMedia("(min-width: 900px)").matches) this.composer.focus();
@@ -144,14 +148,14 @@ export class App {
     return made;
   }
 
-  private started(turn: Turn, exchange: Exchange, { job, message, conversation }: JobStarted): void {
+  private started(turn: Turn, exchange: Exchange, begun: JobStarted): void {
+    const { job, message, question, conversation } = begun;
     turn.job = job.id;
-    if (message.role === "assistant") turn.id = message.id;
-    else exchange.id = message.id;
-    this.titled({ ...conversation });
-    this.talk.learn(conversation);
+    turn.id = message.id;
+    exchange.id = question;
+    this.titled(conversation);
     void this.rail.refresh();
-    this.follow(turn, job.id);
+    this.follow(turn, job.id, 0);
     if (this.stopWanted) this.stop();
   }
 
@@ -172,9 +176,9 @@ export class App {
     this.composer.setRunning(true);
   }
 
-  private follow(turn: Turn, job: string): void {
+  private follow(turn: Turn, job: string, after: number): void {
     let heard = false;
-    const stop = this.stream.watch(job, 0, {
+    const stop = this.stream.watch(job, after, {
       entry: (_seq, event) => {
         turn.take(event);
         if (!heard && event.type === "delta") this.announcer.say(t("answer_started"));
@@ -254,12 +258,14 @@ export class App {
     this.leave();
     this.settings.pick(conversation.model);
     this.settings.values = conversation.settings ?? {};
-    this.settings.mode = conversation.mode;
+    this.settings.mode = this.mode = conversation.mode;
+    this.beforeExample = null;
     this.composer.setMode(conversation.mode);
     this.titled(conversation);
-    for (const turn of this.talk.load(conversation)) {
+    for (const { turn, message } of this.talk.load(conversation)) {
       this.begin(turn, false);
-      if (turn.job) this.follow(turn, turn.job);
+      turn.resume(message);
+      if (turn.job) this.follow(turn, turn.job, message.job?.last_seq ?? 0);
     }
     this.composer.setRunning(this.active !== null);
     this.scroll.toEnd();
@@ -268,6 +274,7 @@ export class App {
   private fresh(push: boolean): void {
     closeSheet();
     this.leave();
+    this.forgetExample();
     this.conversation = null;
     this.talk.clear();
     this.rail.mark(null);
@@ -275,6 +282,11 @@ export class App {
     if (push) window.history.pushState(null, "", this.api.home);
     this.scroll.toStart();
     this.composer.focus();
+  }
+
+  private forgetExample(): void {
+    if (this.beforeExample) this.settings.values = this.beforeExample;
+    this.beforeExample = null;
   }
 
   /** Stops following; the server goes on writing. */
@@ -300,6 +312,8 @@ export class App {
 
   private settingsChanged(): void {
     const { mode } = this.settings;
+    if (mode !== this.mode) this.forgetExample();
+    this.mode = mode;
     if (this.conversation && this.conversation.mode !== mode && this.talk.exchanges.length > 0) {
       this.fresh(true); // the two modes read differently: another mode is another conversation
     }
@@ -310,13 +324,8 @@ export class App {
 
   private async save(): Promise<void> {
     if (!this.conversation) return;
-    const { values, mode, model } = this.settings;
     try {
-      await this.api.change(this.conversation.id, {
-        settings: values,
-        mode,
-        ...(model ? { model: model.id } : {}),
-      });
+      await this.api.change(this.conversation.id, { settings: this.settings.values });
       this.settings.complain("", null);
     } catch (error) {
       const field = error instanceof RequestFailed ? error.field : null;
@@ -331,7 +340,8 @@ export class App {
         setText(find("[data-title]", card), example.title);
         setText(find("[data-prompt]", card), example.prompt);
         card.addEventListener("click", () => {
-          this.settings.mode = example.mode ?? "completion";
+          this.settings.mode = this.mode = example.mode ?? "completion";
+          this.beforeExample ??= this.settings.values;
           this.settings.values = { ...this.settings.values, ...example.settings };
           this.settingsChanged();
           this.composer.text = example.prompt;

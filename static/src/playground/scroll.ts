@@ -7,6 +7,7 @@ const NEAR_PX = 60;
 export class Scroll {
   private readonly pane = find("#scroll");
   private readonly button = find("#newest");
+  private readonly talk = find("#talk");
   private following = true;
 
   constructor() {
@@ -16,8 +17,9 @@ export class Scroll {
   }
 
   follow(): void {
-    if (this.following) this.pane.scrollTop = this.pane.scrollHeight;
-    show(this.button, !this.following);
+    const talking = this.talk.hasChildNodes();
+    if (talking && this.following) this.pane.scrollTop = this.pane.scrollHeight;
+    show(this.button, talking && !this.following);
   }
 
   toEnd(): void {
@@ -34,6 +36,6 @@ export class Scroll {
   private look(): void {
     const { scrollTop, scrollHeight, clientHeight } = this.pane;
     this.following = scrollHeight - scrollTop - clientHeight < NEAR_PX;
-    show(this.button, !this.following);
+    show(this.button, !this.following && this.talk.hasChildNodes());
   }
 }

@@ -33,12 +33,16 @@ export class Talk {
   }
 
   /** Shows a saved conversation; returns the answers that are still being written. */
-  load(conversation: ConversationInfo): Turn[] {
+  load(conversation: ConversationInfo): { turn: Turn; message: MessageInfo }[] {
     this.clear();
-    const open: Turn[] = [];
+    const open: { turn: Turn; message: MessageInfo }[] = [];
     for (const message of conversation.messages ?? []) {
-      if (message.role === "user") this.say(conversation.mode, message.text, message.id);
-      else if (this.answered(conversation, message)) open.push(this.lastTurn());
+      if (message.role === "user") {
+        this.say(conversation.mode, message.text, message.id);
+        continue;
+      }
+      const turn = this.answered(conversation, message);
+      if (turn.job) open.push({ turn, message });
     }
     return open;
   }
@@ -88,22 +92,14 @@ export class Talk {
     });
   }
 
-  private answered(conversation: ConversationInfo, message: MessageInfo): boolean {
+  private answered(conversation: ConversationInfo, message: MessageInfo): Turn {
     const exchange = this.last ?? this.say(conversation.mode, "");
     const turn = this.answer(exchange, conversation.mode, message.model ?? conversation.model);
     turn.id = message.id;
     const job = message.job;
     if (job && !["finished", "failed", "cancelled"].includes(job.state)) {
       turn.job = job.id;
-      return true;
-    }
-    turn.showEnded(message);
-    return false;
-  }
-
-  private lastTurn(): Turn {
-    const turn = this.last?.turn;
-    if (!turn) throw new Error("an answer to nothing");
+    } else turn.showEnded(message);
     return turn;
   }
 

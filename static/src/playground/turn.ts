@@ -68,6 +68,13 @@ export class Turn {
     this.say(live ? t("state.sending") : "");
   }
 
+  /** What had been written when the page was made; the stream goes on after it. */
+  resume({ text, job }: MessageInfo): void {
+    this.text = text;
+    if (text) this.body?.push(text);
+    this.counter.skip(Math.max(0, (job?.last_seq ?? 0) - 1));
+  }
+
   /** An answer that has ended before the page was opened. */
   showEnded(message: MessageInfo): void {
     this.id = message.id;
@@ -146,6 +153,8 @@ export class Turn {
     this.say("");
     setText(this.stat("reason"), t(`reason.${reason}`));
     show(this.part("actions"), true);
+    show(this.part("copy-answer"), this.text !== "");
+    show(this.part("regenerate"), true);
     show(this.part("continue"), this.mode === "completion" && this.text !== "");
     this.actions.written();
   }
@@ -153,6 +162,7 @@ export class Turn {
   private complain(message: string): void {
     setText(this.part("message"), message);
     show(this.part("problem"), true);
+    show(this.part("regenerate"), false); // "try again" says the same
   }
 
   private countDown(seconds: number): void {
@@ -169,7 +179,7 @@ export class Turn {
   }
 
   private showStats(stats: Partial<Stats>): void {
-    const { completion_tokens: tokens, tokens_per_second: rate, first_token: first } = stats;
+    const { completion_tokens: tokens, tokens_per_second: rate, first_token_s: first } = stats;
     if (tokens !== undefined) setText(this.stat("tokens"), plural("tokens", tokens));
     if (rate) setText(this.stat("rate"), t("rate", { n: number(rate, rate < 10 ? 1 : 0) }));
     if (first !== null && first !== undefined) {

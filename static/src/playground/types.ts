@@ -36,7 +36,7 @@ export interface Stats {
   prompt_tokens: number;
   completion_tokens: number;
   tokens_per_second: number | null;
-  first_token: number | null;
+  first_token_s: number | null;
 }
 
 export interface MessageInfo {
@@ -81,7 +81,9 @@ export interface PageState {
 
 export interface JobStarted {
   job: { id: string };
+  /** The answer that was begun; `question` is the id of the message that it answers. */
   message: MessageInfo;
+  question: string;
   conversation: ConversationInfo;
 }
 

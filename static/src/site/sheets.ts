@@ -32,7 +32,7 @@ function openSheet(opener: HTMLElement): void {
   const scrim = document.createElement("div");
   scrim.className = "scrim";
   scrim.addEventListener("click", closeSheet);
-  document.body.append(scrim);
+  sheet.before(scrim); // inside its stacking context, or the sheet would lie under it
   const silenced = outsideOf(sheet);
   for (const element of silenced) element.inert = true;
   sheet.classList.add("is-open");

@@ -237,6 +237,22 @@ describe("cancelling", () => {
   });
 });
 
+describe("a server that cannot read a job just now", () => {
+  it("is met again later, and the watch goes on", () => {
+    server.logs.set("a", logOf("a", 10));
+    const reader = new Reader();
+    client.watch("a", 0, reader);
+    server.open();
+    socket().pump(4);
+    socket().deliver({ type: "error", job: "a", code: "internal", message: "Reading failed." });
+    clock.advance(1000);
+    server.open();
+    socket().pump(10);
+    expect(reader.problems).toEqual([]);
+    expect(reader.seqs).toHaveLength(10);
+  });
+});
+
 describe("a server that breaks the protocol", () => {
   it("is left and met again at the last good entry when an entry is missing", () => {
     const log = logOf("a", 20);

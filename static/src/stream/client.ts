@@ -23,6 +23,9 @@ const BACKOFF_MAX_MS = 10_000;
 /** Close codes from here to 4499 mean "do not come back": signed out, foreign origin, disabled. */
 const REFUSED_FROM = 4400;
 
+/** The server could not read a job just now: come back and resume. */
+const TRANSIENT = "internal";
+
 /** The part of WebSocket that is used; tests script their own. */
 export interface SocketLike {
   onopen: (() => void) | null;
@@ -244,6 +247,10 @@ export class StreamClient {
   }
 
   private problem(job: string | null, { code, message }: StreamProblem): void {
+    if (code === TRANSIENT) {
+      this.fail(message);
+      return;
+    }
     const watch = job === null ? undefined : this.watches.get(job);
     if (job === null || !watch) return this.options.fault?.(`${code}: ${message}`);
     this.forget(job, watch);

@@ -43,10 +43,10 @@ class TestReady:
         self, async_client: AsyncClient, valkey: Valkey, redis: Redis
     ) -> None:
         register(valkey, "ready")
-        assert await ready(async_client) == (
-            200,
-            {"database": "ok", "redis": "ok", "worker": "ok"},
-        )
+        status, checks = await ready(async_client)
+        assert status == 200
+        assert {"database", "redis", "worker"} <= set(checks)
+        assert set(checks.values()) == {"ok"}
 
     @pytest.mark.parametrize(
         ("state", "model", "said"),
@@ -77,7 +77,8 @@ class TestReady:
         finally:
             valkey.start()
         assert status == 503
-        assert checks == {"database": "ok", "redis": "not reachable", "worker": "not reachable"}
+        said = (checks["database"], checks["redis"], checks["worker"])
+        assert said == ("ok", "not reachable", "not reachable")
 
     async def test_without_a_database_it_is_not_ready(
         self, async_client: AsyncClient, redis: Redis, monkeypatch: pytest.MonkeyPatch

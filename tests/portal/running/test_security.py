@@ -19,6 +19,7 @@ from pytest_django import Settings
 
 from portal.accounts.models import User
 from portal.network import client_address, is_from_this_machine, quota_address
+from portal.prefix import Prefixed
 from tests.conftest import PASSWORD
 from tests.environment import Valkey
 
@@ -134,6 +135,30 @@ class TestAddresses:
         assert is_from_this_machine(rf.get("/", HTTP_HOST="127.0.0.1:8000"))
         foreign = {"HTTP_HOST": "localhost", "HTTP_ORIGIN": "http://evil.example"}
         assert not is_from_this_machine(rf.post("/", **foreign))
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "seen"),
+    [
+        ("http", "/ai/models/", "/ai/models/"),
+        ("http", "/models/", "/ai/models/"),
+        ("http", "/ai", "/ai"),
+        ("http", "/aid", "/ai/aid"),
+        ("websocket", "/ai/ws/jobs", "/ws/jobs"),
+        ("websocket", "/ws/jobs", "/ws/jobs"),
+    ],
+)
+async def test_a_prefix_works_whether_or_not_the_proxy_takes_it_off(
+    kind: str, path: str, seen: str
+) -> None:
+    scopes: list[dict[str, str]] = []
+
+    async def inside(scope: dict[str, str], receive: object, send: object) -> None:
+        scopes.append(scope)
+
+    await Prefixed(inside, prefix="/ai")({"type": kind, "path": path}, None, None)
+    await Prefixed(inside, prefix="")({"type": kind, "path": path}, None, None)
+    assert [scope["path"] for scope in scopes] == [seen, path]
 
 
 class TestSettings:

