@@ -7,13 +7,15 @@ import uuid
 from typing import Any
 
 import pytest
-from django.test import Client
+from django.http import Http404
+from django.test import Client, RequestFactory
 
 from portal.accounts.models import User
 from portal.catalogue.models import CatalogueModel
 from portal.conversations.models import Conversation
 from portal.jobs.models import Job
 from portal.jobs.services import create_job
+from portal.playground.views import conversation_page
 from portal.teams.services import ensure_personal_team
 
 pytestmark = pytest.mark.usefixtures("redis", "echo")
@@ -33,8 +35,8 @@ def conversation(outsider: User) -> Conversation:
     )
 
 
-def body(conversation: Conversation, **changes: Any) -> dict[str, Any]:
-    given = {"conversation": str(conversation.pk), "text": "hi", "model": "echo",
+def body(about: Conversation, /, **changes: Any) -> dict[str, Any]:
+    given = {"conversation": str(about.pk), "text": "hi", "model": "echo",
              "mode": "completion", "settings": {"max_tokens": 4}}  # fmt: skip
     return {name: value for name, value in (given | changes).items() if value is not ...}
 
@@ -61,7 +63,7 @@ CASES: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"edit": str(uuid.uuid4())}, 400, "invalid_request", "edit"),
     ({"settings": {"temperature": -1}}, 400, "invalid_request", "temperature"),
     ({"settings": {"top_p": 0}}, 400, "invalid_request", "top_p"),
-    ({"settings": {"max_tokens": 10**30}}, 400, "invalid_request", "max_tokens"),
+    ({"settings": {"max_tokens": 10**30}}, 400, "context_length_exceeded", "max_tokens"),
     ({"settings": {"max_tokens": -4}}, 400, "invalid_request", "max_tokens"),
     ({"settings": {"stop": ["x"] * 1000}}, 400, "invalid_request", "stop"),
     ({"settings": {"seed": -1}}, 400, "invalid_request", "seed"),
@@ -124,7 +126,7 @@ def test_visitors_are_limited_by_address(
 
 
 def test_an_outsider_finds_nothing(
-    page: Client, member: User, team: Any, echo: CatalogueModel
+    page: Client, outsider: User, member: User, team: Any, echo: CatalogueModel
 ) -> None:
     from portal.jobs.inputs import TextInput
 
@@ -138,13 +140,16 @@ def test_an_outsider_finds_nothing(
         page.patch(path, "{}", content_type="application/json"),
         page.delete(path),
         page.post(path + "/restore"),
-        page.get(f"/playground/c/{theirs.pk}/"),
         post(page, "jobs", body(theirs)),
         page.post(f"/playground/jobs/{job.pk.hex}/cancel"),
         page.post("/playground/jobs/nonsense/cancel"),
     ]
     assert {answer.status_code for answer in answers} == {404}
     assert page.get("/playground/conversations").json() == {"conversations": []}
+    request = RequestFactory().get("/")
+    request.user, request.session = outsider, page.session
+    with pytest.raises(Http404):
+        conversation_page(request, theirs.pk)
 
 
 def test_a_viewer_of_the_team_may_not_run_jobs(outsider: User, team: Any) -> None:

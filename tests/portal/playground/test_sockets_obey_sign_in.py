@@ -103,7 +103,9 @@ async def test_leaving_the_team_closes_the_socket(user: Page, running: Running) 
     try:
         assert await closed_after(user, leave) <= 1
     finally:
-        in_database(running, f"UPDATE teams_membership SET user_id = -user_id WHERE user_id = -{USER}")
+        in_database(
+            running, f"UPDATE teams_membership SET user_id = -user_id WHERE user_id = -{USER}"
+        )
 
 
 async def test_a_socket_opened_after_signing_out_sees_nothing(user: Page) -> None:
