@@ -19,7 +19,9 @@ http = get_asgi_application()
 from portal.api.disconnects import Application, NoteDisconnects  # noqa: E402
 from portal.playground.origin import SameOrigin  # noqa: E402
 from portal.playground.routing import websocket_urlpatterns  # noqa: E402
+from portal.sqlite import hold_open  # noqa: E402
 
+hold_open()
 application = Prefixed(
     ProtocolTypeRouter(
         {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -58,33 +57,43 @@ def branch(conversation: Conversation, *, upto: uuid.UUID | None = None) -> list
     Raises:
         Message.DoesNotExist: ``upto`` is not in the conversation.
     """
-    messages = list(
-        conversation.messages.select_related("job").defer("job__input_ids", "job__prefixes")
-    )
-    if upto is not None:
-        return _way_to(messages, upto)
-    children: dict[uuid.UUID | None, list[Message]] = defaultdict(list)
-    for message in messages:
-        if message.active:
-            children[message.parent_id].append(message)
-    way: list[Message] = []
-    parent: uuid.UUID | None = None
-    while following := children.pop(parent, None):
-        way.append(following[-1])
-        parent = following[-1].pk
+    tree = list(conversation.messages.values_list("pk", "parent_id", "active"))
+    way = _shown(tree) if upto is None else _way_to(tree, upto)
+    jobs_too = Message.objects.select_related("job")
+    found = jobs_too.defer("job__input_ids", "job__prefixes").in_bulk(way)
+    return [found[pk] for pk in way]
+
+
+Node = tuple[uuid.UUID, uuid.UUID | None, bool]
+
+
+def _shown(tree: Sequence[Node]) -> list[uuid.UUID]:
+    """From the root, always the newest active child."""
+    shown_child = {parent: pk for pk, parent, active in tree if active}
+    way: list[uuid.UUID] = []
+    following = shown_child.get(None)
+    while following is not None:
+        way.append(following)
+        following = shown_child.get(following)
     return way
 
 
-def _way_to(messages: Sequence[Message], target: uuid.UUID) -> list[Message]:
-    by_id = {message.pk: message for message in messages}
-    if target not in by_id:
+def _way_to(tree: Sequence[Node], target: uuid.UUID) -> list[uuid.UUID]:
+    parents = {pk: parent for pk, parent, _ in tree}
+    if target not in parents:
         raise Message.DoesNotExist
-    way: list[Message] = []
+    way: list[uuid.UUID] = []
     at: uuid.UUID | None = target
     while at is not None:
-        way.append(by_id[at])
-        at = by_id[at].parent_id
+        way.append(at)
+        at = parents[at]
     return way[::-1]
+
+
+def last_shown(conversation: Conversation) -> Message | None:
+    """The end of the branch that is shown, without what it says."""
+    way = _shown(list(conversation.messages.values_list("pk", "parent_id", "active")))
+    return conversation.messages.get(pk=way[-1]) if way else None
 
 
 def text_of(message: Message) -> str:

@@ -16,7 +16,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from portal.conversations.models import Conversation, Message
-from portal.conversations.selectors import branch, text_of
+from portal.conversations.selectors import branch, last_shown, text_of
 from portal.jobs.checks import clean_text
 from portal.jobs.errors import InvalidRequest
 from portal.jobs.inputs import ChatInput, Input, TextInput
@@ -115,6 +115,9 @@ def _place(conversation: Conversation, wish: Ask) -> _Place:
             if way[-1].role != Message.Role.USER:
                 raise InvalidRequest("edit", "Only your own message can be edited.")
             history, replaced = way[:-1], way[-1]
+        elif wish.mode == Conversation.Mode.COMPLETION:  # nothing before it is read
+            last = last_shown(conversation)
+            history = [last] if last else []
         else:
             history = branch(conversation)
     except Message.DoesNotExist:

@@ -6,6 +6,8 @@ seconds; a lost wake-up costs at most the 250 ms between two looks of an idle wo
 
 from __future__ import annotations
 
+import threading
+
 import structlog
 from redis.exceptions import RedisError
 
@@ -48,15 +50,44 @@ def send(job: Job) -> bool:
     return True
 
 
-def wake(model: str) -> None:
-    """Tell the model's workers to look now."""
-    try:
-        app.send_task(
-            TASK_PULL,
-            queue=wakeup_queue(model),
-            expires=WAKE_UP_EXPIRES_S,
-            ignore_result=True,
-            retry=False,
-        )
-    except Exception as error:  # kombu and redis-py raise many kinds; the queue is the truth
-        logger.warning("wake_up_failed", model=model, error=str(error))
+class _Waker:
+    """Sends wake-ups from a thread of its own: nobody waits for a broker. Repeats are merged."""
+
+    def __init__(self) -> None:
+        self._models: set[str] = set()
+        self._news = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def wake(self, model: str) -> None:
+        with self._news:
+            self._models.add(model)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="wake-ups", daemon=True)
+                self._thread.start()
+            self._news.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._news:
+                while not self._models:
+                    self._news.wait()
+                model = self._models.pop()
+            self._send(model)
+
+    @staticmethod
+    def _send(model: str) -> None:
+        try:
+            app.send_task(
+                TASK_PULL,
+                queue=wakeup_queue(model),
+                expires=WAKE_UP_EXPIRES_S,
+                ignore_result=True,
+                retry=False,
+            )
+        except Exception as error:  # kombu and redis-py raise many kinds; the queue is the truth
+            logger.warning("wake_up_failed", model=model, error=str(error))
+
+
+_waker = _Waker()
+wake = _waker.wake
+"""Tell a model's workers to look now."""

@@ -19,7 +19,7 @@ from typing import cast
 import redis
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -134,9 +134,9 @@ class Keeper:
                 self._calm()
             except Exception as error:  # whatever it is, jobs must go on being recorded
                 self._complain(error)
+                connection.close()
                 stop.wait(0.5)
-            finally:
-                close_old_connections()
+        connection.close()
 
     def _complain(self, error: Exception) -> None:
         """Once for each kind of trouble: an outage must not fill the disk."""

@@ -97,6 +97,7 @@ class Page:
             origin=self.url if origin == "same" else origin,  # type: ignore[arg-type]
             additional_headers={"Cookie": cookies},
             max_size=2**24,
+            max_queue=None,  # read on while closing, as a browser does
         )
 
 
