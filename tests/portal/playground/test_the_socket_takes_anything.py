@@ -29,6 +29,10 @@ def multiplexer() -> tuple[Multiplexer, list[dict[str, Any]]]:
     return Multiplexer(Viewer(session="v"), send), said
 
 
+def about(kind: str, rest: str) -> str:
+    return f'{{"type":"{kind}","job":"{ID}",{rest}}}'
+
+
 BAD = [
     (None, "bad_message"),
     ("", "bad_json"),
@@ -45,12 +49,12 @@ BAD = [
     ('{"type":"watch"}', "bad_job"),
     ('{"type":"watch","job":7}', "bad_job"),
     ('{"type":"watch","job":"../../etc/passwd"}', "bad_job"),
-    ('{"type":"watch","job":"%s","after":-1}' % ID, "bad_number"),
-    ('{"type":"watch","job":"%s","after":1e99}' % ID, "bad_number"),
-    ('{"type":"watch","job":"%s","after":true}' % ID, "bad_number"),
-    ('{"type":"watch","job":"%s","after":"1"}' % ID, "bad_number"),
-    ('{"type":"watch","job":"%s","after":99999999999999999999}' % ID, "bad_number"),
-    ('{"type":"ack","job":"%s"}' % ID, "bad_number"),
+    (about("watch", '"after":-1'), "bad_number"),
+    (about("watch", '"after":1e99'), "bad_number"),
+    (about("watch", '"after":true'), "bad_number"),
+    (about("watch", '"after":"1"'), "bad_number"),
+    (about("watch", '"after":99999999999999999999'), "bad_number"),
+    (about("ack", '"seq":null'), "bad_number"),
 ]
 
 
@@ -72,9 +76,11 @@ async def test_messages_out_of_order_do_no_harm() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
     max_leaves=10,
-)  # fmt: skip
+)
 MESSAGE = st.fixed_dictionaries(
     {},
     optional={
