@@ -94,7 +94,7 @@ async def _next(tail: Tail, cursor: int) -> list[Entry]:
     if batch is not None:
         return batch
     try:
-        return await links.alog().aread(tail.job_id, cursor, READ_COUNT)
+        return await links.unhurt(links.alog().aread(tail.job_id, cursor, READ_COUNT))
     except (RedisError, OSError):
         return []
 
@@ -102,10 +102,10 @@ async def _next(tail: Tail, cursor: int) -> list[Entry]:
 async def _look(job: Job, cursor: int) -> Notice | list[Entry] | None:
     """Why nothing comes: a notice, the rest of a recorded log, or no reason (``None``)."""
     try:
-        state = await links.aqueue().astate(job.pk.hex)
+        state = await links.unhurt(links.aqueue().astate(job.pk.hex))
         if state is not None and state.state != "ended":
             return await _notice(job, state)
-        if await links.alog().aread(job.pk.hex, cursor, 1):
+        if await links.unhurt(links.alog().aread(job.pk.hex, cursor, 1)):
             return None  # it is on its way
     except (RedisError, OSError):
         return None
@@ -123,7 +123,7 @@ async def _notice(job: Job, state: JobState) -> Notice | None:
     pipe.time()
     pipe.get(keys.loading(job.model_id))
     pipe.zscore(keys.workers, state.worker)
-    answers: list[Any] = await pipe.execute()
+    answers: list[Any] = await links.unhurt(pipe.execute())
     (seconds, micros), loading, lease = answers
     fraction = Loading.read(loading).fraction if loading else None
     if state.state == "running":
@@ -133,7 +133,7 @@ async def _notice(job: Job, state: JobState) -> Notice | None:
         return Notice("resuming", fraction=fraction)
     if fraction is not None:
         return Notice("loading", fraction=fraction)
-    position = await links.aqueue().aposition(job.pk.hex)
+    position = await links.unhurt(links.aqueue().aposition(job.pk.hex))
     return None if position is None else Notice("queued", position=position)
 
 

@@ -111,7 +111,7 @@ class TailHub:
         reading = self._round
         while self._blocked and self._round == reading and self._client_id is not None:
             try:
-                if await links.aclient().client_unblock(self._client_id):
+                if await links.unhurt(links.aclient().client_unblock(self._client_id)):
                     return
             except (RedisError, OSError):
                 return  # the reader has lost its connection too, and starts over

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any, TypeVar
 
@@ -83,9 +84,18 @@ def read_body(request: HttpRequest, form: type[BodyT]) -> BodyT:
     try:
         body = form.model_validate_json(raw)
     except ValidationError as error:
+        _look_for_half_characters(raw)
         raise _refusal(error) from None
     _check_texts(body.model_dump(), None)
     return body
+
+
+def _look_for_half_characters(raw: bytes) -> None:
+    """pydantic calls JSON with half a surrogate pair invalid; say what is wrong with it."""
+    try:
+        _check_texts(json.loads(raw), None)
+    except (ValueError, RecursionError):
+        return
 
 
 def _refusal(error: ValidationError) -> InvalidRequest:
