@@ -56,7 +56,7 @@ SAMPLINGS: list[tuple[dict[str, Any], str]] = [
     ({"logit_bias": {-1: 1.0}}, "logit_bias"),
     ({"logit_bias": {1: 1e9}}, "logit_bias"),
     ({"logit_bias": {1: math.nan}}, "logit_bias"),
-    ({"logit_bias": {i: 1.0 for i in range(2000)}}, "logit_bias"),
+    ({"logit_bias": dict.fromkeys(range(2000), 1.0)}, "logit_bias"),
     ({"stop_token_ids": [10**9]}, "stop_token_ids"),
     ({"logprobs": 1000}, "logprobs"),
     ({"nonsense": 1}, "nonsense"),
