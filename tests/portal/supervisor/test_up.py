@@ -1,4 +1,4 @@
-"""``manage.py up`` with real processes: alone in its folder, mended when they crash, gone with it."""
+"""``manage.py up`` with real processes: alone in its folder, mended when they crash, gone after."""
 
 from __future__ import annotations
 
