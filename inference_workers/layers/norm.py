@@ -54,5 +54,5 @@ def _normalised(x: Tensor, eps: float) -> Tensor:
     """``x / rms(x)`` in a float32 tensor of its own."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     factor = length.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
-    normalised: Tensor = x * factor
-    return normalised
+    result: Tensor = x * factor
+    return result

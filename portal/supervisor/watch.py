@@ -18,7 +18,7 @@ from portal.catalogue.selectors import visible_models
 from portal.supervisor.placement import Wanted
 
 LOOK_S = 1.0
-READY_LOOK_S = 0.2
+READY_LOOK_S = 0.4
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,10 @@ QUIET = [
     "--no-first-run",
     "--no-sandbox",
 ]
-REMEDY = "The browser's tests need Chromium. Install it (Debian: apt-get install chromium) or set CHROMIUM=/path/to/it."
+REMEDY = (
+    "The browser's tests need Chromium. Install it (Debian: apt-get install chromium) or set "
+    "CHROMIUM=/path/to/it."
+)
 
 
 def find() -> str | None:

@@ -254,7 +254,7 @@ def test_a_request_whose_logits_are_not_numbers_fails_alone(
 
     spoil(monkeypatch, served, marker, not_a_number)
     jobs = [job(str(i), p) for i, p in enumerate(chosen)]
-    jobs.insert(3, job("bad", (marker, *chosen[0]), n=2, temperature=1.0))
+    jobs.insert(3, job("bad", (marker, *chosen[0]), n=2))
     jobs.insert(5, job("bad sampled", (marker, 7), temperature=1.0, logprobs=1))
     found = run(served, jobs)
     monkeypatch.undo()

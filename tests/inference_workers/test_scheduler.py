@@ -192,3 +192,23 @@ def test_remembered_blocks_are_evicted_from_the_end_of_the_oldest() -> None:
     assert cache.grow(second, 5)
     again = request("c", [1, 2, 3, 4, 5], salts=(("s", 5),))
     assert cache.reusable(again) == blocks[:1]
+
+
+@pytest.mark.parametrize("blocks", range(10, 16))
+def test_a_victim_already_in_the_plan_leaves_it(blocks: int) -> None:
+    served = scheduler(blocks=blocks, size=2, budget=8)
+    leader = request("job", [1] * 12)
+    sibling = request("job", [1] * 12, leader=leader)
+    late = request("late", [2] * 2)
+    live = [leader, sibling, late]
+    for one in live:
+        served.add(one)
+    overtaken = False
+    for _ in range(60):
+        overtaken |= served.running[-2:] == [late, sibling]
+        advance(served)
+        served.cache.check(live)
+        for done in [r for r in live if len(r.tokens) > 2 * blocks]:
+            served.end(done)
+            live.remove(done)
+    assert overtaken

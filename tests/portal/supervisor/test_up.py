@@ -1,4 +1,4 @@
-"""``manage.py up`` with real processes: one at a time, mended when they crash, gone when it goes."""
+"""``manage.py up`` with real processes: alone in its folder, mended when they crash, gone after."""
 
 from __future__ import annotations
 
@@ -117,7 +117,9 @@ def test_killed_outright_it_leaves_no_orphan_and_no_lock() -> None:
         up.wait_ready()
         children = up.state["children"]
         # a grandchild in a session of its own, as libraries make them
-        grandchild = "import subprocess,sys;subprocess.Popen(['sleep','600'],start_new_session=True)"
+        grandchild = (
+            "import subprocess,sys;subprocess.Popen(['sleep','600'],start_new_session=True)"
+        )
         environment = {**up.environment, "LLMASOS_UP": _mark(children["portal"])}
         os.spawnve(os.P_WAIT, sys.executable, [sys.executable, "-c", grandchild], environment)
         assert len(up.ours()) >= len(NAMES) + 2

@@ -17,7 +17,7 @@ from portal.supervisor.said import worth_saying
         "2026-11-24T04:04:18.636Z [warning  ] keeper_waits",
         "Bad setting PORT='x': Input should be a valid integer",
         "ModuleNotFoundError: No module named 'x'",
-        "12:M 24 Nov 2026 # WARNING Memory overcommit must be enabled",
+        "12:M 24 Nov 2026 04:08:23.040 # Fatal error: can't open the append log file",
     ],
 )
 def test_a_warning_is_shown(line: str) -> None:
