@@ -25,6 +25,7 @@ from portal.jobs import links
 BUFFER_ENTRIES = 128
 READ_COUNT = 128
 BLOCK_MS = 5000
+LINGER_S = 30.0
 RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5)
 logger = structlog.get_logger(__name__)
 
@@ -85,6 +86,7 @@ class TailHub:
         self._client_id: int | None = None
         self._round = 0
         self._blocked = False
+        self._came = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def follow(self, job_id: str, after: int) -> AsyncIterator[Tail]:
@@ -103,6 +105,7 @@ class TailHub:
                 self._tails.pop(job_id, None)
 
     def _start(self) -> None:
+        self._came.set()
         if self._task is None:
             self._task = asyncio.create_task(self._feed(), name="job-log-reader")
 
@@ -122,7 +125,7 @@ class TailHub:
         failures = 0
         self._client_id = None
         try:
-            while cursors := self._cursors():
+            while cursors := await self._next_cursors():
                 try:
                     await self._read(client, cursors)
                     failures = 0
@@ -139,6 +142,16 @@ class TailHub:
             self._client_id = None
             # Also after a cancelled read, whose answer would be taken for the next one's.
             await client.connection_pool.disconnect()
+
+    async def _next_cursors(self) -> dict[str, int]:
+        """What to read next. Without readers the connection is kept a while: it costs more to open
+        than a short job's whole log costs to read."""
+        if not (cursors := self._cursors()):
+            self._came.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._came.wait(), LINGER_S)
+            cursors = self._cursors()
+        return cursors
 
     def _cursors(self) -> dict[str, int]:
         return {tail.job_id: tail.last for tail in self._tails.values() if not tail.ended}
