@@ -1,4 +1,4 @@
-"""``manage.py setup``: tables, built-in apps and the default model, for deployments without ``up``."""
+"""``manage.py setup``: tables, apps and the default model, where there is no ``up`` to do it."""
 
 from __future__ import annotations
 
