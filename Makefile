@@ -22,7 +22,7 @@ PYTEST := $(PY) -m pytest
 
 # A setting given to make is one for the programs; make exports those of its command line itself.
 .PHONY: run build test lint bench soak clean \
-	test-web test-python test-postgres test-browser lint-python lint-web
+	test-web test-engine test-portal test-postgres test-browser lint-python lint-web
 
 run:
 	@$(MAKE) -j3 build
@@ -66,13 +66,18 @@ $(VENV)/.messages: $(wildcard locale/*/LC_MESSAGES/*.po) deploy/messages.py | $(
 
 # -- tests ------------------------------------------------------------------------------------------
 
-test: build $(VENV)/.dev test-web test-postgres test-browser test-python
+test: build $(VENV)/.dev test-web test-postgres test-browser
+	@$(MAKE) -j2 --output-sync=target test-engine test-portal
 
 test-web: $(VENV)/.npm $(VENV)/.dev
 	@$(NODE) npm test --silent
 
-test-python: build $(VENV)/.dev
-	@$(PYTEST) -q --ignore=tests/e2e
+# Side by side: much of both is waiting for processes that were killed on purpose.
+test-engine: build $(VENV)/.dev
+	@$(PYTEST) -q tests/inference_workers tests/llmasos
+
+test-portal: build $(VENV)/.dev
+	@$(PYTEST) -q --ignore=tests/e2e --ignore=tests/inference_workers --ignore=tests/llmasos
 
 # The same tests as on SQLite, where two rows can really be written at once.
 test-postgres: build $(VENV)/.dev

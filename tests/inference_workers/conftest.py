@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import structlog
 
 from inference_workers.contract import Job, Sampling
 from inference_workers.queue import FairQueue, JobLog, Keys, Leases, connect
@@ -67,3 +69,14 @@ def a_job(
         input_ids=tuple(range(prompt)), sampling=Sampling(max_tokens=max_tokens), seed=7,
         deadline=deadline, epoch=epoch,
     )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """A worker's start inside the test process sets logging up anew: put it back afterwards."""
+    root, known = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**known)

@@ -36,7 +36,6 @@ def converted(path: Path, out: Path) -> Path:
 
 
 def test_its_weights_equal_transformers_reading(gguf_path: Path, tmp_path: Path) -> None:
-    pytest.importorskip("accelerate")
     from transformers import AutoModelForCausalLM
 
     reference = AutoModelForCausalLM.from_pretrained(
