@@ -112,7 +112,7 @@ class Usage(Message):
 
 
 class Started(Message):
-    """A worker has claimed the job; the first entry of each epoch."""
+    """A worker has begun the job: entry 1, and never again, so that numbers survive takeovers."""
 
     type: Literal["started"] = "started"
     worker: str
