@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Django's command line, and the house's: up, worker, tasks, models, users, keys."""
+"""Django's command line, and the house's: up, setup, worker, tasks, models, users, keys."""
 
 import os
 import sys

@@ -63,6 +63,20 @@ def up(console: Console) -> int:
     return EXIT_REFUSED
 
 
+def setup(console: Console) -> int:
+    """What is there once and before anything runs: tables, what comes with the program, the
+    default model. For places where something else than ``up`` starts the processes."""
+    try:
+        check_data(settings.LLMASOS)
+        _database(console)
+        _model(console)
+    except Refused as error:
+        console.say(str(error))
+        return EXIT_REFUSED
+    _operator(console)
+    return 0
+
+
 def _running(error: AlreadyRunning) -> str:
     url = error.state.get("url", "an address that it will print")
     return (
@@ -154,6 +168,10 @@ def _prepared(model: CatalogueModel, console: Console) -> CatalogueModel:
 def _ready(console: Console, seconds: float) -> None:
     console.done(f"running (logs in {settings.LLMASOS.data / 'logs'})")
     console.say(f"\nReady after {seconds:.1f} s: {settings.LLMASOS.url}")
+    _operator(console)
+    console.say("Ctrl-C stops everything.\n")
+
+
+def _operator(console: Console) -> None:
     if not has_operator():
         console.say(f"To become its operator, open this link once, within a day: {operator_link()}")
-    console.say("Ctrl-C stops everything.\n")
