@@ -79,6 +79,7 @@ def test_asking_again_shows_the_new_answer_and_keeps_the_old(
     say(regenerate=first.pk, answer="two")
     assert shown(conversation) == ["hi", "two"]
     assert conversation.messages.count() == 3
+    assert conversation.messages.get(active=False) == first
     say("next", answer="three")
     assert shown(conversation) == ["hi", "two", "next", "three"]
 

@@ -143,8 +143,9 @@ async def test_sending_stops_a_window_after_the_last_acknowledgement(long_job: N
     await one.receive(json.dumps({"type": "ack", "job": ID, "seq": 100}))
     await asyncio.sleep(0.05)
     assert len(said) == WINDOW + 100
-    await one.receive(json.dumps({"type": "ack", "job": ID, "seq": 50}))
+    await one.receive(json.dumps({"type": "ack", "job": ID, "seq": 50}))  # late: says nothing new
     await asyncio.sleep(0.05)
+    assert one._watches[ID].acked == 100
     assert len(said) == WINDOW + 100
     for seq in (356, 612, 868):
         await one.receive(json.dumps({"type": "ack", "job": ID, "seq": seq}))
