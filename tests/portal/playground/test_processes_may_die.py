@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Reader:
         self.page, self.job = page, job
         self.entries: list[dict[str, Any]] = []
         self.notices: list[str] = []
+        self._heard = asyncio.Condition()
 
     async def run(self) -> None:
         while not self.ended:
@@ -58,15 +59,18 @@ class Reader:
             await say(socket, type="watch", job=self.job, after=len(self.entries))
             while not self.ended:
                 message = await hear(socket)
+                async with self._heard:
+                    if message["type"] == "entry":
+                        self.entries.append(message)
+                    elif message["type"] == "notice":
+                        self.notices.append(message["state"])
+                    self._heard.notify_all()
                 if message["type"] == "entry":
-                    self.entries.append(message)
                     await say(socket, type="ack", job=self.job, seq=message["seq"])
-                elif message["type"] == "notice":
-                    self.notices.append(message["state"])
 
-    async def until(self, count: int) -> None:
-        while len(self.entries) < count:
-            await asyncio.sleep(0.01)
+    async def until(self, seen: Callable[[], bool]) -> None:
+        async with self._heard:
+            await self._heard.wait_for(seen)
 
 
 async def begin(page: Page) -> tuple[Reader, asyncio.Task[None], str]:
@@ -74,7 +78,7 @@ async def begin(page: Page) -> tuple[Reader, asyncio.Task[None], str]:
     made = await page.ask(conversation, "好a🙂", settings={"max_tokens": TOKENS})
     reader = Reader(page, made["job"]["id"])
     task = asyncio.create_task(reader.run())
-    await reader.until(20)
+    await reader.until(lambda: len(reader.entries) >= 20)
     return reader, task, conversation
 
 
@@ -112,8 +116,7 @@ async def test_the_worker_is_killed(system: Running, page: Page) -> None:
     reader, task, _ = await begin(page)
     system.stop("worker", signal.SIGKILL)
     async with asyncio.timeout(10):
-        while "resuming" not in reader.notices:
-            await asyncio.sleep(0.05)
+        await reader.until(lambda: "resuming" in reader.notices)
     system.start("worker")
     async with asyncio.timeout(40):
         await task
