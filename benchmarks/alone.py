@@ -26,8 +26,7 @@ def load(folder: Path, threads: int, slots: int) -> None:
 
     torch.set_num_threads(threads)
     manifest = read_manifest(folder)
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}[manifest.format]
-    model, _ = load_model(folder, dtype=dtype, device="cpu")
+    model, _ = load_model(folder, device="cpu")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     _state["encode"] = lambda text: tuple(tokenizer.encode(text).ids)
     _state["engine"] = TorchEngine(

@@ -9,13 +9,9 @@ from tokenizers import Tokenizer
 
 from inference_workers.config import WorkerSettings
 from inference_workers.engine.protocol import Engine
-from inference_workers.errors import ModelError
 from inference_workers.models.manifest import Manifest
 
 DEFAULT_SLOTS = 32
-DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
-"""A manifest's formats in torch's names: a model computes in what it is stored in."""
-
 Tell = Callable[[float, str], None]
 """Told how far loading has come, 0 to 1, and what it does."""
 
@@ -36,11 +32,6 @@ def load_engine(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loa
     """
     if manifest.family == "echo":
         return _echo(manifest, settings)
-    if manifest.format not in DTYPES:
-        raise ModelError(
-            f"{manifest.id} has no weights that can run (format {manifest.format}). Prepare it "
-            "again."
-        )
     return _torch(manifest, settings, tell)
 
 
@@ -69,7 +60,7 @@ def _torch(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loaded:
         torch.set_num_threads(settings.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tell(0.1, "reading weights")
-    model, _ = load(settings.path, dtype=getattr(torch, DTYPES[manifest.format]), device=device)
+    model, _ = load(settings.path, device=device)
     tell(0.9, "making room for the cache")
     engine = TorchEngine(
         model,

@@ -122,9 +122,8 @@ def build_engine(
     from inference_workers.engine.engine import TorchEngine
     from inference_workers.models.loader import load as load_model
 
-    stored = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[manifest.format]
-    chosen = getattr(torch, dtype or stored, None)
-    if chosen not in (torch.float32, torch.bfloat16, torch.float16):
+    chosen = getattr(torch, dtype, None) if dtype else None
+    if dtype and chosen not in (torch.float32, torch.bfloat16, torch.float16):
         raise InvalidRequest(f"{dtype!r} is not a dtype: float32, bfloat16 or float16.")
     model, _ = load_model(folder, dtype=chosen, device=device)
     return TorchEngine(

@@ -11,14 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_PACKED_OK = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+_BF16_OK: bool = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+"""Whether this CPU multiplies bfloat16 itself (AVX-512 and later)."""
 HEAD_PARTS = 4
 """The head's vocabulary is multiplied in this many parts: a part's logits stay in the cache until
 their maximum is known (62 instead of 103 ms for 64 greedy rows of a 262144 x 640 head)."""
 
 
+def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """In which dtype to serve weights of dtype ``stored``: float32 where the processor has no
+    arithmetic for them (a product of bfloat16 takes 4 to 7 times longer than of float32 there)."""
+    if device.type == "cpu" and (stored == torch.float16 or not _BF16_OK):
+        return torch.float32
+    return stored
+
+
 def _packs(weight: Tensor) -> bool:
-    return _PACKED_OK and weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+    return _BF16_OK and weight.device.type == "cpu" and weight.dtype == torch.bfloat16
 
 
 class Linear:

@@ -16,6 +16,8 @@ from inference_workers.models.resources import require_memory
 if TYPE_CHECKING:
     import torch
 
+DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
+"""A manifest's formats in torch's names."""
 MEMORY_MARGIN = 1.1
 """What building a model takes beyond its own tensors, at most: one layer's copy while it moves."""
 
@@ -91,16 +93,28 @@ def library_config(folder: Path, model_id: str) -> Any:
         ) from error
 
 
-def load(folder: Path, *, dtype: torch.dtype, device: torch.device | str) -> tuple[Any, Manifest]:
-    """Build the folder's model in ``dtype`` on ``device``.
+def load(
+    folder: Path, *, device: torch.device | str, dtype: torch.dtype | None = None
+) -> tuple[Any, Manifest]:
+    """Build the folder's model on ``device``, in ``dtype`` or else as it is stored, if the device
+    computes in that.
 
     Raises:
         ModelError: not prepared, damaged, of an unknown architecture, or too large for the memory.
     """
     import torch
 
+    from inference_workers.layers.linear import compute_dtype
+
     manifest = read_manifest(folder)
     config = library_config(folder, manifest.id)
+    if dtype is None:
+        if manifest.format not in DTYPES:
+            raise ModelError(
+                f"{manifest.id} has no weights that can run (format {manifest.format}). Prepare it "
+                "again."
+            )
+        dtype = compute_dtype(getattr(torch, DTYPES[manifest.format]), torch.device(device))
     if torch.device(device).type == "cpu":
         needed = int(manifest.parameters * dtype.itemsize * MEMORY_MARGIN)
         require_memory(needed, manifest.id)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from inference_workers.layers import linear
 from inference_workers.layers.attention import LayerShape, allocate, attend
 from inference_workers.layers.batch import Segment, build
 from inference_workers.layers.linear import Linear
@@ -27,6 +28,17 @@ def test_the_packed_product_is_the_plain_one(rows: int, biased: bool) -> None:
     truth = F.linear(x, weight, bias)
     assert torch.allclose(packed.forward(x.bfloat16()).float(), truth, rtol=0.03, atol=0.3)
     assert torch.equal(Linear(weight, bias).forward(x), truth)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_are_served_in_a_type_that_the_processor_computes(
+    stored: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "_BF16_OK", False)
+    assert linear.compute_dtype(stored, torch.device("cpu")) == torch.float32
+    assert linear.compute_dtype(stored, torch.device("cuda")) == stored
+    monkeypatch.setattr(linear, "_BF16_OK", True)
+    assert linear.compute_dtype(torch.bfloat16, torch.device("cpu")) == torch.bfloat16
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
