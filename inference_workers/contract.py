@@ -41,6 +41,16 @@ class Message(BaseModel):
         return self.model_dump_json(exclude_defaults=True)
 
 
+class Guide(Message):
+    """What the answer's text must match, from its first token to its end.
+
+    ``text`` is a JSON schema, a regular expression (Rust's syntax) or a Lark grammar.
+    """
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str = Field(max_length=262_144)
+
+
 class Sampling(Message):
     """How tokens are chosen and when to stop. Validated again by whoever accepts it from outside.
 
@@ -69,6 +79,7 @@ class Sampling(Message):
     logprobs: int | None = Field(default=None, ge=0, le=20)
     prompt_logprobs: int | None = Field(default=None, ge=0, le=20)
     deterministic: bool = False
+    guide: Guide | None = None
 
 
 class Job(Message):
