@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from inference_workers.layers.activation import gated
 from inference_workers.layers.attention import KeyValues, LayerShape, attend
 from inference_workers.layers.batch import Batch
-from inference_workers.layers.linear import Head, Linear
+from inference_workers.layers.heads import Heads
+from inference_workers.layers.linear import Embedding, Head, Linear, Matrix
 from inference_workers.layers.norm import RMSNorm
-from inference_workers.layers.rotary import SUPPORTED, Rotary, frequencies, rotate
+from inference_workers.layers.rotary import SUPPORTED, Rotary, Rotation, frequencies
 from inference_workers.models.base import ModelShape, Weights, text_prefix
 
 
@@ -32,15 +33,16 @@ class Llama:
     def __init__(
         self,
         config: Any,
-        tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, Matrix],
         *,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         weights = Weights(tensors, text_prefix(tensors), dtype=dtype, device=device)
         size = config.hidden_size
-        self._embedding = weights.get("embed_tokens.weight", config.vocab_size, size)
-        head, shared = weights.head(self._embedding, tied=config.tie_word_embeddings)
+        embedding = weights.matrix("embed_tokens.weight", config.vocab_size, size)
+        self._embedding = Embedding(embedding)
+        head, shared = weights.head(embedding, tied=config.tie_word_embeddings)
         self._head = Head(head, shared=shared)
         self._norm = RMSNorm(weights.get("norm.weight", size), config.rms_norm_eps)
         self._layers = [
@@ -49,7 +51,7 @@ class Llama:
         ]
         head_size = self._layers[0].head_size
         self._rotary = Rotary(frequencies(config.rope_parameters, head_size), dtype, device)
-        used = self._embedding.nbytes + self._head.bytes + self._norm.bytes
+        used = self._embedding.bytes + self._head.bytes + self._norm.bytes
         self.shape = ModelShape(
             vocabulary=config.vocab_size,
             context_length=config.max_position_embeddings,
@@ -63,10 +65,10 @@ class Llama:
         self.greedy = self._head.greedy
 
     def forward(self, batch: Batch, stores: Sequence[KeyValues]) -> Tensor:
-        x = self._embedding[batch.tokens]
-        table = self._rotary.at(batch.positions, batch.longest)
+        x = self._embedding.forward(batch.tokens)
+        rotation = self._rotary.at(batch.positions, batch.longest)
         for layer, store in zip(self._layers, stores, strict=True):
-            x = layer.forward(x, table, batch, store)
+            x = layer.forward(x, rotation, batch, store)
         return self._norm.forward(x.index_select(0, batch.wanted))
 
 
@@ -76,6 +78,7 @@ class LlamaLayer:
         self._heads = config.num_attention_heads
         self._key_heads = config.num_key_value_heads
         self.head_size = getattr(config, "head_dim", None) or size // self._heads
+        self._split = Heads(self._heads, self._key_heads, self.head_size)
         self.shape = LayerShape(self._key_heads, self.head_size, self.head_size)
         self._scale = self.head_size**-0.5
         query, key = self._heads * self.head_size, self._key_heads * self.head_size
@@ -83,7 +86,9 @@ class LlamaLayer:
         def linear(name: str, *outputs: tuple[str, int], inputs: int, bias: bool) -> Linear:
             parts = weights.under(name)
             biases = [parts.get(f"{n}.bias", rows) for n, rows in outputs] if bias else None
-            return Linear.fused([parts.get(f"{n}.weight", r, inputs) for n, r in outputs], biases)
+            return Linear.fused(
+                [parts.matrix(f"{n}.weight", r, inputs) for n, r in outputs], biases
+            )
 
         biased = bool(config.attention_bias)
         projections = (("q_proj", query), ("k_proj", key), ("v_proj", key))
@@ -99,15 +104,10 @@ class LlamaLayer:
         linears = (self._qkv, self._out, self._gate_up, self._down)
         self.bytes = sum(part.bytes for part in linears) + 2 * self._before_mlp.bytes
 
-    def forward(
-        self, x: Tensor, table: tuple[Tensor, Tensor], batch: Batch, store: KeyValues
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, batch: Batch, store: KeyValues) -> Tensor:
         qkv = self._qkv.forward(self._before_attention.forward(x))
-        heads = qkv.view(x.shape[0], -1, self.head_size)
-        rotated = self._heads + self._key_heads
-        qk = rotate(heads[:, :rotated], table)
-        store.write(batch.slots, qk[:, self._heads :], heads[:, rotated:])
-        attended = attend(qk[:, : self._heads], store, batch, window=None, scale=self._scale)
+        queries = self._split.place(qkv, rotation, batch, store)
+        attended = attend(queries, store, batch, window=None, scale=self._scale)
         x = x + self._out.forward(attended)
-        gate, up = self._gate_up.forward(self._before_mlp.forward(x)).chunk(2, -1)
-        return x + self._down.forward(F.silu(gate) * up)
+        mixed = gated(self._gate_up.forward(self._before_mlp.forward(x)), "silu")
+        return x + self._down.forward(mixed)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from inference_workers.layers.linear import Matrix
 from inference_workers.models.base import CausalModel
 from inference_workers.models.gemma3 import Gemma3
 from inference_workers.models.generic import Generic
@@ -18,7 +18,7 @@ LEAN = (Llama, Gemma3)
 
 def build(
     config: Any,
-    weights: Mapping[str, Tensor],
+    weights: Mapping[str, Matrix],
     *,
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
