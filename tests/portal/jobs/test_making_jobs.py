@@ -14,7 +14,7 @@ from portal.jobs import links
 from portal.jobs.errors import IdempotencyConflict, QueueFull, Unavailable
 from portal.jobs.inputs import ChatInput, TextInput
 from portal.jobs.models import Job
-from portal.jobs.services import create_job
+from portal.jobs.services import Draft, create_job, prepare_job, submit_job
 from portal.teams.models import Team
 from portal.teams.services import anonymous_team
 from portal.usage.models import Reservation
@@ -85,6 +85,25 @@ def test_a_hundred_at_once_with_one_key_make_one_job(
     with ThreadPoolExecutor(16) as pool:
         made = set(pool.map(submit, range(100)))
     assert len(made) == 1
+    assert Job.objects.count() == Reservation.objects.count() == 1
+    assert links.queue().depth("echo") == 1
+
+
+def test_one_key_makes_one_job_when_all_were_looked_at_before_any_was_written(
+    make_job: Make, team: Team, member: User
+) -> None:
+    """What a hundred at once meet only now and then: the table refuses the second row."""
+
+    def draft() -> Draft:
+        made = prepare_job(
+            team=team, user=member, source="test", model="echo", input=TextInput("hello"),
+            sampling={"max_tokens": 8}, idempotency_key="once",
+        )  # fmt: skip
+        assert isinstance(made, Draft)
+        return made
+
+    drafts = [draft() for _ in range(4)]
+    assert {submit_job(one).pk for one in drafts} == {drafts[0].job.pk}
     assert Job.objects.count() == Reservation.objects.count() == 1
     assert links.queue().depth("echo") == 1
 
