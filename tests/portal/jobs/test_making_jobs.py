@@ -11,7 +11,7 @@ from django.db import connection
 from inference_workers.queue import FairQueue
 from portal.accounts.models import User
 from portal.jobs import links
-from portal.jobs.errors import IdempotencyConflict, QueueFull, Unavailable
+from portal.jobs.errors import IdempotencyConflict, ModelUnavailable, QueueFull, Unavailable
 from portal.jobs.inputs import ChatInput, TextInput
 from portal.jobs.models import Job
 from portal.jobs.services import Draft, create_job, prepare_job, submit_job
@@ -127,6 +127,15 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(make_job: Make, setting
         make_job()
     assert refusal.value.retry_after >= 1
     assert Job.objects.count() == 2
+
+
+def test_a_model_that_no_worker_has_room_for_is_refused_with_the_remedy(make_job: Make) -> None:
+    links.queue().set_unplaced({"echo"}, 10)
+    with pytest.raises(ModelUnavailable, match="models place MODEL off"):
+        make_job()
+    assert not Job.objects.exists()
+    links.queue().set_unplaced((), 10)
+    assert make_job().state == Job.State.OPEN
 
 
 def test_without_redis_the_request_is_refused_and_nothing_is_written(
