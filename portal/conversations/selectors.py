@@ -13,6 +13,7 @@ from portal.conversations.models import Conversation, Message
 from portal.jobs import selectors as jobs
 from portal.jobs.models import Job
 from portal.jobs.viewer import Viewer
+from portal.teams.models import Team
 
 LISTED = 100
 
@@ -36,9 +37,14 @@ def conversation_for(
     return found.get(pk=conversation_id)
 
 
-def listing(viewer: Viewer, search: str = "") -> list[dict[str, Any]]:
-    """Title and date, the newest first; with ``search``, those that say it anywhere."""
+def listing(viewer: Viewer, search: str = "", *, team: Team | None = None) -> list[dict[str, Any]]:
+    """Title and date, the newest first; with ``search``, those that say it anywhere.
+
+    With ``team`` only that team's.
+    """
     found = visible_to(viewer)
+    if team is not None:
+        found = found.filter(team=team)
     wanted = " ".join(search.replace("\0", "").split())[:200]
     wanted = wanted.encode(errors="ignore").decode()
     if wanted:

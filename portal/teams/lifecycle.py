@@ -94,13 +94,14 @@ def remove_teams(*, now: datetime | None = None) -> int:
 
 def remove_team(team: Team) -> bool:
     """Everything of the team, in pieces, so that no transaction grows with its jobs."""
+    name = team.pk.hex
     try:
         empty(team)
         team.delete()
     except ProtectedError as error:
-        logger.error("team_not_removed", team=team.pk.hex, error=str(error))
+        logger.error("team_not_removed", team=name, error=str(error))
         return False
-    logger.info("team_removed", team=team.pk.hex)
+    logger.info("team_removed", team=name)
     return True
 
 
