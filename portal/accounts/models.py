@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.db import models
+from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
 
@@ -56,6 +57,13 @@ class User(AbstractUser):
 
     def __str__(self) -> str:
         return self.name or self.email
+
+    def get_session_auth_hash(self) -> str:
+        """Asking for the account's deletion ends every session, as a new password does."""
+        proof = super().get_session_auth_hash()
+        if self.delete_at is None:
+            return proof
+        return salted_hmac("portal.accounts.leaving", f"{proof}{self.delete_at}").hexdigest()
 
 
 class OperatorLink(models.Model):

@@ -16,6 +16,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from portal.accounts.models import User
+from portal.teams.farewell import GONE
 from portal.teams.models import Membership, Team, TeamLog
 from portal.teams.names import ROLE_NAMES
 from portal.teams.rules import READ_LOG, may
@@ -55,11 +56,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """``who`` is empty for the console and for people who are gone."""
+    """``who`` is empty for the console."""
 
     number: int
     at: datetime
-    who: str
+    who: Text
     kind: Text
     name: str
     action: Text
@@ -92,7 +93,7 @@ def _line(row: TeamLog) -> Line:
     return Line(
         number=row.pk,
         at=entry.timestamp,
-        who=str(entry.actor) if entry.actor else entry.actor_email or "",
+        who=_who(entry),
         kind=KINDS.get(kind, kind),
         name=entry.object_repr,
         action=ACTIONS.get(entry.action, ""),
@@ -101,6 +102,12 @@ def _line(row: TeamLog) -> Line:
             for field, (old, new) in (entry.changes or {}).items()
         ),
     )
+
+
+def _who(entry: LogEntry) -> Text:
+    if entry.actor:
+        return str(entry.actor)
+    return _("a deleted account") if entry.actor_email == GONE else entry.actor_email or ""
 
 
 def _shown(value: str) -> Text:

@@ -4,6 +4,7 @@ import "../styles/main.css";
 
 import htmx from "htmx.org";
 
+import { listenForPasskeys } from "./passkeys";
 import { listenForSheets } from "./sheets";
 import { listenForTheme } from "./theme";
 
@@ -16,6 +17,7 @@ window.htmx = htmx;
 
 listenForSheets();
 listenForTheme();
+listenForPasskeys();
 
 document.addEventListener("click", (event) => {
   const target = event.target as HTMLElement;
