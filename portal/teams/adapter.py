@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import structlog
 from allauth.account.adapter import DefaultAccountAdapter, get_adapter
 from allauth.account.internal.emailkit import valid_email_or_none
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
@@ -24,6 +25,7 @@ from portal.network import UNKNOWN, is_from_this_machine, request_address
 from portal.teams.farewell import cancel_deletion
 from portal.teams.services import ensure_personal_team
 
+logger = structlog.get_logger(__name__)
 NOWHERE = "0.0.0.0"  # noqa: S104  (an address for those who have none: a unix socket's)
 
 
@@ -58,6 +60,19 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
             messages.success(request, _("Welcome back. Your account will not be deleted."))
         super().login(request, user)
 
+    def can_delete_email(self, email_address: Any) -> bool:
+        """Never the one that signs in."""
+        current: str = email_address.user.email
+        return current.lower() != email_address.email.lower()
+
+    def confirm_email(self, request: HttpRequest, email_address: Any) -> bool:
+        """``False`` also when somebody else has the address by now, confirmed or not."""
+        others = User.objects.filter(email__iexact=email_address.email)
+        if others.exclude(pk=email_address.user_id).exists():
+            messages.error(request, _("This address belongs to another account."))
+            return False
+        return bool(super().confirm_email(request, email_address))
+
     def get_client_ip(self, request: HttpRequest) -> str:
         """For rate limits and sessions: the same address as everywhere else, and never an error."""
         address = request_address(request)
@@ -69,6 +84,13 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
 
     def is_open_for_signup(self, request: HttpRequest, sociallogin: Any) -> bool:
         return settings.LLMASOS.oidc_signups or super().is_open_for_signup(request, sociallogin)
+
+    def on_authentication_error(
+        self, request: HttpRequest, provider: Any, error: Any = None, exception: Any = None,
+        extra_context: Any = None,
+    ) -> None:  # fmt: skip
+        """The person reads that it did not work; why is for the operator."""
+        logger.warning("sign_in_provider_failed", code=str(error), error=str(exception or ""))
 
     def populate_user(self, request: HttpRequest, sociallogin: Any, data: dict[str, Any]) -> User:
         """We keep one name; not everybody has a first and a last one."""
