@@ -63,7 +63,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     def can_delete_email(self, email_address: Any) -> bool:
         """Never the one that signs in."""
         current: str = email_address.user.email
-        return current.lower() != email_address.email.lower()
+        return current.lower() != str(email_address.email).lower()
 
     def confirm_email(self, request: HttpRequest, email_address: Any) -> bool:
         """``False`` also when somebody else has the address by now, confirmed or not."""
