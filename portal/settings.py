@@ -177,7 +177,6 @@ ACCOUNT_RATE_LIMITS = {
     "export": "6/h/user",
 }
 MFA_ADAPTER = "portal.accounts.mfa.MfaAdapter"
-MFA_FORMS = {"login_webauthn": "portal.accounts.mfa.LoginForm"}
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "LLMasOS"

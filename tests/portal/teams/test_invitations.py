@@ -120,8 +120,8 @@ def test_of_two_who_accept_at_once_one_joins(
     token: str, team: Team, outsider: User, operator: User
 ) -> None:
     both(
-        lambda: print(accept_invitation(token=token, user=outsider)),
-        lambda: print(accept_invitation(token=token, user=operator)),
+        lambda: accept_invitation(token=token, user=outsider),
+        lambda: accept_invitation(token=token, user=operator),
     )
     assert team.memberships.filter(user__in=[outsider, operator]).count() == 1
 

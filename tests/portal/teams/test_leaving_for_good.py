@@ -19,7 +19,7 @@ from portal.catalogue.models import CatalogueModel
 from portal.chores import known
 from portal.conversations.models import Conversation, Message
 from portal.jobs.models import Job
-from portal.teams.farewell import GONE, MustHandOver, remove_accounts, request_deletion
+from portal.teams.farewell import GONE, MustHandOver, _remove, remove_accounts, request_deletion
 from portal.teams.log import log_of
 from portal.teams.members import change_role
 from portal.teams.models import ApiKey, Membership, Team
@@ -190,6 +190,14 @@ class TestRemoving:
         until = request_deletion(user=outsider)
         signed_in(outsider)
         assert remove_accounts(now=until) == 0
+
+    def test_signing_in_at_the_last_moment_wins(self, outsider: User) -> None:
+        """After the sweep has seen the account as due, and before it is taken away."""
+        request_deletion(user=outsider)
+        seen = User.objects.get(pk=outsider.pk)
+        signed_in(outsider)
+        assert not _remove(seen)
+        assert User.objects.get(pk=outsider.pk).is_active
 
     def test_the_background_tasks_do_it(self) -> None:
         assert "portal.teams.chores.remove_what_is_due" in {chore.name for chore in known()}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from portal.accounts.models import User
 from portal.teams import rules
@@ -79,7 +80,7 @@ def test_an_owner_who_cannot_act_does_not_count(
         remove_member(membership=of(owner, team), actor=owner)
 
 
-def both(*acts: Callable[[], None]) -> list[Exception]:
+def both(*acts: Callable[[], object]) -> list[Exception]:
     """Run them at once; what they raised."""
     raised: list[Exception] = []
     start = threading.Barrier(len(acts))
@@ -101,25 +102,46 @@ def both(*acts: Callable[[], None]) -> list[Exception]:
     return raised
 
 
+def goes(user: User, team: Team, way: str) -> Callable[[], object]:
+    mine = of(user, team)
+    if way == "leave":
+        return lambda: remove_member(membership=mine, actor=user)
+    return lambda: change_role(membership=mine, role=Role.VIEWER, actor=user)
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("way", ["leave", "demote"])
 def test_of_two_owners_who_go_at_once_one_stays(
     team: Team, owner: User, outsider: User, way: str
 ) -> None:
     join(outsider, team, Role.OWNER)
-
-    def go(user: User) -> Callable[[], None]:
-        mine = of(user, team)
-        if way == "leave":
-            return lambda: remove_member(membership=mine, actor=user)
-        return lambda: void(change_role(membership=mine, role=Role.VIEWER, actor=user))
-
-    def void(_: object) -> None:
-        pass
-
-    raised = both(go(owner), go(outsider))
+    raised = both(goes(owner, team, way), goes(outsider, team, way))
     assert [type(error) for error in raised] == [LastOwner]
     assert owners(team).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("way", ["leave", "demote"])
+def test_the_second_owner_waits_for_the_first_to_be_gone(
+    team: Team, owner: User, outsider: User, way: str
+) -> None:
+    """Whose going is not committed yet: to look past it would be to see two owners."""
+    join(outsider, team, Role.OWNER)
+    first, second = goes(owner, team, way), goes(outsider, team, way)
+    gone = threading.Event()
+
+    def go_slowly() -> None:
+        with transaction.atomic():
+            first()
+            gone.set()
+            time.sleep(0.3)
+
+    def follow() -> None:
+        gone.wait()
+        second()
+
+    assert [type(error) for error in both(go_slowly, follow)] == [LastOwner]
+    assert owners(team).get().user == outsider
 
 
 def test_whoever_leaves_takes_no_key_along(team: Team, member: User, owner: User) -> None:
