@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 UNIX_SOCKET_LIMIT = 100
@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     email_url: str = ""
     email_from: str = "LLMasOS <noreply@localhost>"
     signups: bool = True
+    deletion_grace_days: int = Field(default=14, ge=0, le=365)
+    oidc_client_id: str = ""
+    oidc_client_secret: str = ""
+    oidc_name: str = Field(default="Single sign-on", min_length=1, max_length=40)
+    oidc_signups: bool = True
+    oidc_url: str = ""
     queue_limit: int = Field(default=1000, ge=1)
     anonymous_jobs_per_hour: int = Field(default=60, ge=0)
     api_requests_per_minute: int = Field(default=600, ge=1)
@@ -95,6 +101,16 @@ class Settings(BaseSettings):
         if value and (parts.scheme not in MAIL_PORTS or not parts.hostname):
             raise ValueError("must be like smtp+tls://user:password@host:587")
         return value
+
+    @field_validator("oidc_url")
+    @classmethod
+    def _oidc(cls, value: str, info: ValidationInfo) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("must be like https://sign-in.example.org/realm")
+        if value and not info.data.get("oidc_client_id"):
+            raise ValueError("needs OIDC_CLIENT_ID, the name by which the provider knows us")
+        return value.rstrip("/")
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -15,13 +15,15 @@ ADMIN_SCRIPTS = (SELF, "'unsafe-inline'", "'unsafe-eval'")
 a model or a stranger wrote is rendered there as anything but escaped text."""
 
 
-def policy(url: str) -> dict[str, Any]:
+def policy(url: str, *, sign_in: str = "") -> dict[str, Any]:
     """django-csp's description: everything from this origin, scripts by nonce, nothing inline.
 
     ``url`` is where people find us; its WebSocket twin is named too, for browsers in which
-    ``'self'`` does not cover ``ws:`` and ``wss:``.
+    ``'self'`` does not cover ``ws:`` and ``wss:``. ``sign_in`` is the provider to which the sign-in
+    form leads: browsers hold a form's redirects to ``form-action`` as well.
     """
-    parts = urlsplit(url)
+    parts, provider = urlsplit(url), urlsplit(sign_in)
+    forms = [SELF, *([f"{provider.scheme}://{provider.netloc}"] if sign_in else [])]
     sockets = f"{'wss' if parts.scheme == 'https' else 'ws'}://{parts.netloc}"
     return {
         "DIRECTIVES": {
@@ -33,7 +35,7 @@ def policy(url: str) -> dict[str, Any]:
             "connect-src": [SELF, sockets],
             "object-src": [NONE],
             "base-uri": [SELF],
-            "form-action": [SELF],
+            "form-action": forms,
             "frame-ancestors": [NONE],
             "frame-src": [NONE],
         }

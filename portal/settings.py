@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from django.utils.translation import gettext_lazy as _
 from pydantic import ValidationError
 
-from portal import caching, logs, security
+from portal import caching, logs, oidc, security
 from portal.config import Settings, mask
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -49,6 +49,10 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "allauth.usersessions",
     "auditlog",
     "channels",
     "django_cotton",
@@ -83,6 +87,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "portal.security.ContentSecurityPolicyMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "portal.accounts.middleware.LastSeenMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
 ]
 
@@ -100,6 +105,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "csp.context_processors.nonce",
+                "portal.teams.context.teams",
             ],
         },
     },
@@ -156,8 +162,29 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "mandatory" if LLMASOS.email_url else "none"
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "LLMasOS: "
+ACCOUNT_FORMS = {"add_email": "portal.accounts.forms.ChangeEmailForm"}
+ACCOUNT_CHANGE_EMAIL = True  # one address; a new one counts once it is verified
+ACCOUNT_REAUTHENTICATION_REQUIRED = True  # before the address or a factor changes
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
+ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if LLMASOS.https else "http"
-ACCOUNT_RATE_LIMITS = {"signup": "20/m/ip", "login": "30/m/ip", "login_failed": "10/m/ip,5/5m/key"}
+ACCOUNT_RATE_LIMITS = {
+    "signup": "20/m/ip",
+    "login": "30/m/ip",
+    "login_failed": "10/m/ip,5/5m/key",
+    "invite": "60/h/user",
+    "join": "30/m/ip",
+    "export": "6/h/user",
+}
+MFA_ADAPTER = "portal.accounts.mfa.MfaAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_TOTP_ISSUER = "LLMasOS"
+MFA_TOTP_TOLERANCE = 1
+MFA_ALLOW_UNVERIFIED_EMAIL = not LLMASOS.email_url  # without mail no address is ever verified
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not LLMASOS.https  # browsers allow it on localhost alone
+SOCIALACCOUNT_ADAPTER = "portal.teams.adapter.SocialAccountAdapter"
+SOCIALACCOUNT_PROVIDERS = oidc.provider(LLMASOS)
 ALLAUTH_TRUSTED_PROXY_COUNT = LLMASOS.trusted_proxies
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = LLMASOS.email_from
 globals().update(LLMASOS.mail)  # EMAIL_BACKEND, EMAIL_HOST, …
@@ -202,7 +229,7 @@ FORCE_SCRIPT_NAME = LLMASOS.prefix or None
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = LANGUAGE_COOKIE_PATH = f"{LLMASOS.prefix}/"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = LLMASOS.https
 CSRF_TRUSTED_ORIGINS = ["{0.scheme}://{0.netloc}".format(urlsplit(LLMASOS.url))]
-CONTENT_SECURITY_POLICY = security.policy(LLMASOS.url)
+CONTENT_SECURITY_POLICY = security.policy(LLMASOS.url, sign_in=LLMASOS.oidc_url)
 X_FRAME_OPTIONS = "DENY"
 SECURE_HSTS_SECONDS = LLMASOS.hsts_seconds if LLMASOS.https else 0
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # subdomains are not ours to promise

@@ -126,7 +126,8 @@ def _live_keys() -> QuerySet[ApiKey]:
         team=OuterRef("team"), user=OuterRef("created_by"), role__in=roles_from(LEAST[MANAGE_KEYS])
     )
     keys = ApiKey.objects.select_related("team", "created_by")
-    return keys.filter(Exists(holders), revoked_at=None, created_by__is_active=True)
+    open_doors = keys.filter(team__delete_at=None, created_by__delete_at=None)
+    return open_doors.filter(Exists(holders), revoked_at=None, created_by__is_active=True)
 
 
 def is_key_live(key: ApiKey) -> bool:

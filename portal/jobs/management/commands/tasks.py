@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand
 
 from inference_workers.contract import PORTAL_QUEUE
 from portal.celery import app
+from portal.chores import do_chores
 from portal.jobs.keeper import Keeper
 
 
@@ -19,6 +20,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         stop = threading.Event()
         keeper = threading.Thread(target=Keeper().run, args=(stop,), name="keeper")
+        chores = threading.Thread(target=do_chores, args=(stop,), name="chores")
         worker: Any = app.Worker(
             pool_cls="threads",
             concurrency=2,
@@ -30,8 +32,10 @@ class Command(BaseCommand):
         )
         assert isinstance(worker, WorkController)
         keeper.start()
+        chores.start()
         try:
             worker.start()
         finally:
             stop.set()
             keeper.join(10)
+            chores.join(10)
