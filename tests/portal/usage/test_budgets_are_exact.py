@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,12 +93,15 @@ def test_a_released_reservation_costs_nothing(team: Team) -> None:
     assert not UsageHour.objects.exists()
 
 
-def test_last_month_is_forgotten(team: Team) -> None:
+def test_last_month_is_forgotten(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     set_budget(team=team, monthly_tokens=100)
-    job = reserve_one(team)
+    with monkeypatch.context() as then:
+        then.setattr(timezone, "now", lambda: datetime(2020, 1, 31, 23, 59, tzinfo=UTC))
+        job = reserve_one(team)
     assert job
-    settle(job_id=job, usage=Usage(prompt_tokens=100), at=datetime(2020, 1, 31, 23, 59, tzinfo=UTC))
+    settle(job_id=job, usage=Usage(prompt_tokens=100))
     assert standing(team).spent == 0
+    assert UsageHour.objects.get().hour == datetime(2020, 1, 31, 23, tzinfo=UTC)
     assert reserve_one(team, 100)
 
 
