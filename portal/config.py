@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     email_url: str = ""
     email_from: str = "LLMasOS <noreply@localhost>"
     signups: bool = True
+    deletion_grace_days: int = Field(default=14, ge=0, le=365)
     queue_limit: int = Field(default=1000, ge=1)
     anonymous_jobs_per_hour: int = Field(default=60, ge=0)
     api_requests_per_minute: int = Field(default=600, ge=1)

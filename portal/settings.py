@@ -100,6 +100,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "csp.context_processors.nonce",
+                "portal.teams.context.teams",
             ],
         },
     },
@@ -157,7 +158,14 @@ ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "mandatory" if LLMASOS.email_url else "none"
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "LLMasOS: "
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if LLMASOS.https else "http"
-ACCOUNT_RATE_LIMITS = {"signup": "20/m/ip", "login": "30/m/ip", "login_failed": "10/m/ip,5/5m/key"}
+ACCOUNT_RATE_LIMITS = {
+    "signup": "20/m/ip",
+    "login": "30/m/ip",
+    "login_failed": "10/m/ip,5/5m/key",
+    "invite": "60/h/user",
+    "join": "30/m/ip",
+    "export": "6/h/user",
+}
 ALLAUTH_TRUSTED_PROXY_COUNT = LLMASOS.trusted_proxies
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = LLMASOS.email_from
 globals().update(LLMASOS.mail)  # EMAIL_BACKEND, EMAIL_HOST, …

@@ -34,6 +34,21 @@ class User(AbstractUser):
     last_name = None  # type: ignore[assignment]
     email = models.EmailField(_("e-mail address"), unique=True)
     name = models.CharField(_("name"), max_length=120, blank=True)
+    delete_at = models.DateTimeField(
+        _("to be deleted"),
+        null=True,
+        blank=True,
+        help_text=_("When the account is removed for good, unless its owner signs in before."),
+    )
+
+    class Meta(AbstractUser.Meta):
+        indexes = [
+            models.Index(
+                fields=["delete_at"],
+                condition=models.Q(delete_at__isnull=False),
+                name="accounts_to_remove",
+            )
+        ]
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = []

@@ -20,7 +20,7 @@ LISTED = 100
 def visible_to(viewer: Viewer, *, deleted: bool = False) -> QuerySet[Conversation]:
     """A user's own, in teams that the user still belongs to; a visitor's of the session."""
     if viewer.user is not None:
-        mine = Q(user=viewer.user, team__memberships__user=viewer.user)
+        mine = Q(user=viewer.user, team__memberships__user=viewer.user, team__delete_at=None)
     elif viewer.session:
         mine = Q(user=None, session=viewer.session)
     else:

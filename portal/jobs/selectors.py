@@ -21,7 +21,7 @@ from portal.threads import in_thread
 def visible_to(viewer: Viewer) -> QuerySet[Job]:
     """Jobs of the viewer's teams; a visitor's are those of the own session."""
     if viewer.user is not None:
-        return Job.objects.filter(team__memberships__user=viewer.user)
+        return Job.objects.filter(team__memberships__user=viewer.user, team__delete_at=None)
     if viewer.session:
         return Job.objects.filter(team__kind=Team.Kind.ANONYMOUS, session=viewer.session)
     return Job.objects.none()

@@ -201,12 +201,14 @@ def _is_secret_of(plaintext: str, key: ApiKey | None) -> bool:
 
 
 def _holders() -> Exists:
-    """Whether a key's maker still may hold keys in its team."""
+    """Whether a key's maker still may hold keys in its team, and neither is deleted."""
     return Exists(
         Membership.objects.filter(
             team=OuterRef("team"),
             user=OuterRef("created_by"),
             role__in=roles_from(LEAST[MANAGE_KEYS]),
+            team__delete_at=None,
+            user__delete_at=None,
         )
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+from auditlog.models import LogEntry
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -25,8 +26,16 @@ class Team(models.Model):
         help_text="How long prompts and results are kept; empty: for good, 0: not at all.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
+    delete_at = models.DateTimeField(
+        null=True, blank=True, help_text="When it is removed for good; until then it is hidden."
+    )
 
     class Meta:
+        indexes = [
+            models.Index(
+                fields=["delete_at"], condition=Q(delete_at__isnull=False), name="teams_to_remove"
+            )
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["kind"], condition=Q(kind="anonymous"), name="one_anonymous_team"
@@ -63,6 +72,53 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} in {self.team} as {self.role}"
+
+
+class Invitation(models.Model):
+    """A way into a team, for one person and one time. Only the token's digest is kept."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="invitations")
+    role = models.CharField(max_length=12, choices=Membership.Role)
+    email = models.EmailField(
+        blank=True, help_text="Whom it is for; empty for whoever has the link."
+    )
+    digest = models.CharField(max_length=64, unique=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    accepted_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["team", "-created_at"],
+                condition=Q(accepted_at=None, revoked_at=None),
+                name="invitations_open",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.email or "link"
+
+
+class TeamLog(models.Model):
+    """Which team may read a line of the audit log; its own table, so that reading needs no scan."""
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="log")
+    entry = models.OneToOneField(LogEntry, on_delete=models.CASCADE, related_name="+")
+
+    class Meta:
+        indexes = [models.Index(fields=["team", "-id"], name="team_log_newest_first")]
+
+    def __str__(self) -> str:
+        return str(self.entry)
 
 
 def everyday_scopes() -> list[str]:

@@ -6,12 +6,13 @@ import uuid
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import F, QuerySet
+from django.db.models import Case, F, QuerySet, Value, When
 from django.http import HttpRequest
+from django.utils import timezone
 
 from portal.accounts.models import User
-from portal.teams.models import ApiKey, Team
-from portal.teams.rules import VIEW, may
+from portal.teams.models import ApiKey, Invitation, Membership, Team
+from portal.teams.rules import MANAGE_MEMBERS, RANK, VIEW, may
 from portal.teams.services import anonymous_team, ensure_personal_team
 
 SESSION_TEAM = "team"
@@ -21,7 +22,14 @@ def teams_of(user: User | AnonymousUser) -> QuerySet[Team]:
     """The teams that ``user`` belongs to, the personal one first."""
     if not isinstance(user, User):
         return Team.objects.none()
-    return Team.objects.filter(memberships__user=user).order_by("-memberships__personal", "name")
+    mine = Team.objects.filter(memberships__user=user, delete_at=None)
+    return mine.order_by("-memberships__personal", "name")
+
+
+def memberships_of(user: User) -> QuerySet[Membership]:
+    """The user's own memberships with their teams, in the order of ``teams_of``."""
+    mine = Membership.objects.filter(user=user, team__delete_at=None).select_related("team")
+    return mine.order_by("-personal", "team__name")
 
 
 def team_for(user: User | AnonymousUser, team_id: uuid.UUID | str) -> Team | None:
@@ -51,3 +59,28 @@ def keys_of(team: Team, *, viewer: User | AnonymousUser) -> QuerySet[ApiKey]:
         return ApiKey.objects.none()
     keys = ApiKey.objects.filter(team=team).select_related("created_by")
     return keys.order_by(F("revoked_at").desc(nulls_first=True), "-created_at")
+
+
+def members_of(team: Team, *, viewer: User | AnonymousUser) -> QuerySet[Membership]:
+    """Who belongs to the team, owners first; nothing for those who don't belong."""
+    if not may(viewer, VIEW, team):
+        return Membership.objects.none()
+    rank = Case(*(When(role=role, then=Value(value)) for role, value in RANK.items()))
+    found = Membership.objects.filter(team=team).select_related("user", "team")
+    return found.order_by(rank.desc(), "user__email")
+
+
+def invitations_to(team: Team, *, viewer: User | AnonymousUser) -> QuerySet[Invitation]:
+    """Invitations that still open the team's door; for those who manage its members."""
+    if not may(viewer, MANAGE_MEMBERS, team):
+        return Invitation.objects.none()
+    waiting = Invitation.objects.filter(
+        team=team, accepted_at=None, revoked_at=None, expires_at__gt=timezone.now()
+    )
+    return waiting.select_related("created_by", "team").order_by("-created_at")
+
+
+def deleted_teams_of(user: User) -> QuerySet[Team]:
+    """Teams that the user, as an owner, can still bring back."""
+    mine = Team.objects.filter(memberships__user=user, memberships__role=Membership.Role.OWNER)
+    return mine.filter(delete_at__gt=timezone.now()).order_by("delete_at")

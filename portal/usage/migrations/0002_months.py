@@ -28,7 +28,7 @@ def sum_up(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("teams", "0002_key_terms"),
+        ("teams", "0003_key_terms"),
         ("usage", "0001_initial"),
     ]
 

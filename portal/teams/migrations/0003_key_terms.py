@@ -8,7 +8,7 @@ import portal.teams.models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("teams", "0001_initial"),
+        ("teams", "0002_invitations_log_and_deletion"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
