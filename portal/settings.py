@@ -187,6 +187,14 @@ CHANNEL_LAYERS = {
     }
 }
 
+CHORES = {  # what comes round again in the tasks process, and after how many seconds
+    "portal.usage.alerts.send_alerts": 15.0,
+    "portal.jobs.retention.drop_read": 2.0,
+    "portal.jobs.retention.drop_old": 60.0,
+    "portal.conversations.retention.drop_old": 60.0,
+    "portal.gallery.retention.drop_old": 60.0,
+}
+
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("zh-hans", _("Simplified Chinese"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]

@@ -17,6 +17,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 from redis.exceptions import RedisError
 
 from inference_workers.contract import Sampling
@@ -156,6 +157,7 @@ def prepare_job(
         deadline=deadline or time.time() + DEADLINE_S,
         idempotency_key=key,
         request_digest=digest,
+        fleeting=team.retention_days == 0,
     )
     draft = Draft(team=team, job=job)
     return _afford(draft) or draft
@@ -294,3 +296,9 @@ def _partition(
     rest = length - sum(count for _, count in shared)
     own = f"session:{hashlib.sha256(session.encode()).hexdigest()}" if session else ""
     return [*shared, (own or f"team:{team.pk.hex}", rest)] if rest else shared
+
+
+def note_read(*, job: Job) -> bool:
+    """A fleeting job's end was handed to a reader: it may go now."""
+    unread = Job.objects.filter(pk=job.pk, fleeting=True, read_at=None)
+    return bool(unread.update(read_at=timezone.now()))

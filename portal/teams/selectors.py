@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime, timedelta
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser
@@ -12,10 +13,11 @@ from django.utils import timezone
 
 from portal.accounts.models import User
 from portal.teams.models import ApiKey, Invitation, Membership, Team
-from portal.teams.rules import MANAGE_MEMBERS, RANK, VIEW, may
+from portal.teams.rules import LEAST, MANAGE_BUDGET, MANAGE_MEMBERS, RANK, VIEW, may, roles_from
 from portal.teams.services import anonymous_team, ensure_personal_team
 
 SESSION_TEAM = "team"
+UNREAD = timedelta(hours=1)
 
 
 def teams_of(user: User | AnonymousUser) -> QuerySet[Team]:
@@ -84,3 +86,23 @@ def deleted_teams_of(user: User) -> QuerySet[Team]:
     """Teams that the user, as an owner, can still bring back."""
     mine = Team.objects.filter(memberships__user=user, memberships__role=Membership.Role.OWNER)
     return mine.filter(delete_at__gt=timezone.now()).order_by("delete_at")
+
+
+def retention(*, now: datetime) -> list[tuple[uuid.UUID, datetime]]:
+    """Teams that don't keep prompts and results for good, and what is due: what is older than that.
+
+    A team that keeps none of what was read keeps what nobody has read, and conversations, for an
+    hour.
+    """
+    rows = Team.objects.filter(retention_days__isnull=False).order_by("pk")
+    return [
+        (pk, now - (timedelta(days=days) if days else UNREAD))
+        for pk, days in rows.values_list("pk", "retention_days")
+    ]
+
+
+def managers_of(team_id: uuid.UUID) -> list[User]:
+    """Whom to write to about a team: its owners and admins."""
+    roles = roles_from(LEAST[MANAGE_BUDGET])
+    held = Membership.objects.filter(team=team_id, role__in=roles, user__is_active=True)
+    return [row.user for row in held.select_related("user").order_by("pk")]
