@@ -176,7 +176,7 @@ def open_key(plaintext: str) -> ApiKey:
         raise KeyRejected("unknown")
     if key.revoked_at is not None:
         raise KeyRejected("revoked")
-    if key.expires_at is not None and key.expires_at <= timezone.now():
+    if key.is_expired:
         raise KeyRejected("expired")
     if not key.held or not key.created_by.is_active:
         raise KeyRejected("orphaned")

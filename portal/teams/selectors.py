@@ -13,7 +13,16 @@ from django.utils import timezone
 
 from portal.accounts.models import User
 from portal.teams.models import ApiKey, Invitation, Membership, Team
-from portal.teams.rules import LEAST, MANAGE_BUDGET, MANAGE_MEMBERS, RANK, VIEW, may, roles_from
+from portal.teams.rules import (
+    LEAST,
+    MANAGE_BUDGET,
+    MANAGE_KEYS,
+    MANAGE_MEMBERS,
+    RANK,
+    VIEW,
+    may,
+    roles_from,
+)
 from portal.teams.services import anonymous_team, ensure_personal_team
 
 SESSION_TEAM = "team"
@@ -61,6 +70,18 @@ def keys_of(team: Team, *, viewer: User | AnonymousUser) -> QuerySet[ApiKey]:
         return ApiKey.objects.none()
     keys = ApiKey.objects.filter(team=team).select_related("created_by")
     return keys.order_by(F("revoked_at").desc(nulls_first=True), "-created_at")
+
+
+def may_end(key: ApiKey, *, viewer: User) -> bool:
+    """Whether the viewer may change or revoke it: one's own, or any for who manages members."""
+    if may(viewer, MANAGE_MEMBERS, key.team):
+        return True
+    return may_renew(key, viewer=viewer)
+
+
+def may_renew(key: ApiKey, *, viewer: User) -> bool:
+    """Whether the viewer may see a new secret of it: whoever has it acts in its maker's name."""
+    return key.created_by_id == viewer.pk and may(viewer, MANAGE_KEYS, key.team)
 
 
 def members_of(team: Team, *, viewer: User | AnonymousUser) -> QuerySet[Membership]:

@@ -34,6 +34,13 @@ class Standing:
         return left is None or tokens <= left
 
     @property
+    def percent(self) -> int:
+        """Of the limit that is spent, rounded down, at most 100; 0 without a limit."""
+        if self.limit is None:
+            return 0
+        return min(100, 100 * self.spent // self.limit) if self.limit else 100
+
+    @property
     def alert(self) -> int:
         """The highest of ``ALERTS`` that was reached, in percent; else 0."""
         if self.limit is None:

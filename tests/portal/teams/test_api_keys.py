@@ -135,7 +135,7 @@ def test_making_and_ending_a_key_is_audited(key: tuple[ApiKey, str], member: Use
 class TestThePage:
     def test_a_new_key_is_shown_once(self, client: Client, outsider: User) -> None:
         client.force_login(outsider, "django.contrib.auth.backends.ModelBackend")
-        answer = client.post("/teams/keys", {"name": "first"})
+        answer = client.post("/teams/keys", {"name": "first", "scopes": ["models", "chat"]})
         assert answer.status_code == 201
         assert answer.headers["Cache-Control"].find("no-store") >= 0
         plaintext = answer.context["plaintext"]
