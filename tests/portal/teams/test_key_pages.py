@@ -38,7 +38,8 @@ def test_a_new_key_has_the_terms_that_were_asked_and_is_filled_into_snippets(
         "/teams/keys",
         {
             "name": "ci", "scopes": ["chat"], "allowed_models": ["echo"],
-            "expires_on": "2099-12-31", "requests_per_minute": "60", "tokens_per_minute": "", "monthly_tokens": "1000000",
+            "expires_on": "2099-12-31", "requests_per_minute": "60", "tokens_per_minute": "",
+            "monthly_tokens": "1000000",
         },
     )  # fmt: skip
     assert answer.status_code == 201
