@@ -66,12 +66,11 @@ class UsageMonth(models.Model):
         return f"{self.team_id} in {self.month:%Y-%m}"
 
 
-class UsageHour(models.Model):
-    """Tokens of one team in one hour, by model, source, key and member; written as jobs are
-    recorded, into the hour in which they were reserved."""
+class RollUp(models.Model):
+    """Jobs and tokens of one team by model, app, key and member; written as jobs are recorded,
+    into the time in which they were reserved."""
 
-    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="usage_hours")
-    hour = models.DateTimeField()
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="%(class)ss")
     model = models.CharField(max_length=64)
     source = models.CharField(max_length=120)
     key_id = models.UUIDField(default=NO_KEY)
@@ -79,6 +78,13 @@ class UsageHour(models.Model):
     jobs = models.PositiveIntegerField(default=0)
     prompt_tokens = models.PositiveBigIntegerField(default=0)
     completion_tokens = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        abstract = True
+
+
+class UsageHour(RollUp):
+    hour = models.DateTimeField()
 
     class Meta:
         constraints = [
@@ -89,3 +95,19 @@ class UsageHour(models.Model):
 
     def __str__(self) -> str:
         return f"{self.team} at {self.hour:%Y-%m-%d %H}h"
+
+
+class UsageDay(RollUp):
+    """The hours of a day, UTC, once more: what pages read, which show months."""
+
+    day = models.DateField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["team", "day", "model", "source", "key_id", "member_id"], name="one_day"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.team} on {self.day}"

@@ -1,26 +1,25 @@
 """What a team used in a period: by day, model, app, key and member, with costs.
 
-All of it is read from the hourly roll-ups; no query looks at jobs. Costs are today's prices.
+All of it is read from the roll-ups, twice; no query looks at jobs. Costs are today's prices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
 from django.db.models import QuerySet, Sum
-from django.db.models.functions import TruncDate
 from django.utils.translation import gettext
 
 from portal.accounts.models import User
 from portal.catalogue.models import CatalogueModel
 from portal.teams.models import ApiKey, Team
 from portal.teams.rules import VIEW, may
-from portal.usage.models import NO_KEY, NO_MEMBER, UsageHour
+from portal.usage.models import NO_KEY, NO_MEMBER, UsageDay
 
 DIMENSIONS = ("model", "source", "key_id", "member_id")
 SHOWN = 20
@@ -41,10 +40,8 @@ class Period:
     def days(self) -> list[date]:
         return [self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1)]
 
-    def rows(self, team: Team) -> QuerySet[UsageHour]:
-        begin = datetime.combine(self.first, time.min, UTC)
-        end = datetime.combine(self.last, time.max, UTC)
-        return UsageHour.objects.filter(team=team, hour__gte=begin, hour__lte=end)
+    def rows(self, team: Team) -> QuerySet[UsageDay]:
+        return UsageDay.objects.filter(team=team, day__gte=self.first, day__lte=self.last)
 
 
 @dataclass(slots=True)
@@ -91,12 +88,12 @@ def report(team: Team, *, viewer: User | AnonymousUser, period: Period) -> Repor
     """``None`` for those who don't belong to the team."""
     if not may(viewer, VIEW, team):
         return None
-    rows, prices = period.rows(team), _prices()
-    by_day = _summed(rows.annotate(day=TruncDate("hour", tzinfo=UTC)), "day", prices)
-    total = Sums()
+    rows, prices, total = period.rows(team), _prices(), Sums()
+    by_day = _summed(_grouped(rows, "day", "model"), "day", prices)
     for sums in by_day.values():
         total.add(sums)
-    by = {name: _ranked(name, _summed(rows, name, prices)) for name in DIMENSIONS}
+    found = _grouped(rows, *DIMENSIONS)
+    by = {name: _ranked(name, _summed(found, name, prices)) for name in DIMENSIONS}
     days = [(day, by_day.get(day, Sums())) for day in period.days]
     return Report(period, total, days, by)
 
@@ -108,14 +105,16 @@ def _prices() -> Prices:
     }
 
 
-def _summed(rows: QuerySet[Any], name: str, prices: Prices) -> dict[Any, Sums]:
-    """By ``name``; by model, too, because each has its price."""
+def _grouped(rows: QuerySet[UsageDay], *names: str) -> list[dict[str, Any]]:
     amounts = {n: Sum(n) for n in ("jobs", "prompt_tokens", "completion_tokens")}
-    by = ("model",) if name == "model" else (name, "model")
+    return list(rows.order_by().values(*names).annotate(**amounts))
+
+
+def _summed(rows: list[dict[str, Any]], name: str, prices: Prices) -> dict[Any, Sums]:
+    """By ``name``, of rows that are by model, too, because each has its price."""
     found: dict[Any, Sums] = {}
-    for row in rows.order_by().values(*by).annotate(**amounts):
-        sums = _sums(row, prices)
-        found.setdefault(row[name], Sums()).add(sums)
+    for row in rows:
+        found.setdefault(row[name], Sums()).add(_sums(row, prices))
     return found
 
 
@@ -175,10 +174,9 @@ def table(team: Team, *, viewer: User | AnonymousUser, period: Period) -> list[t
     """A row for each day and combination, as ``CSV_HEAD`` names them. Raises ``TooMuch``."""
     if not may(viewer, VIEW, team):
         return []
-    amounts = {n: Sum(n) for n in ("jobs", "prompt_tokens", "completion_tokens")}
+    amounts = ("jobs", "prompt_tokens", "completion_tokens")
     by = ("day", *DIMENSIONS)
-    found = period.rows(team).annotate(day=TruncDate("hour", tzinfo=UTC)).order_by(*by)
-    rows = list(found.values(*by).annotate(**amounts)[: CSV_ROWS + 1])
+    rows = list(period.rows(team).order_by(*by).values(*by, *amounts)[: CSV_ROWS + 1])
     if len(rows) > CSV_ROWS:
         raise TooMuch
     prices = _prices()

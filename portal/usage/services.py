@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import F, QuerySet, Value
@@ -24,6 +25,7 @@ from portal.usage.models import (
     NO_MEMBER,
     Budget,
     Reservation,
+    UsageDay,
     UsageHour,
     UsageMonth,
 )
@@ -169,25 +171,30 @@ def _free(held: Reservation, *, spent: int) -> None:
 def _roll_up(held: Reservation, usage: Usage, model: str, source: str) -> None:
     key = {
         "team_id": held.team_id,
-        "hour": policy.hour_of(held.created_at),
         "model": model,
         "source": policy.app_of(source),
         "key_id": held.key_id,
         "member_id": held.member_id,
     }
+    hour = policy.hour_of(held.created_at)
+    _add(UsageHour, usage, key | {"hour": hour})
+    _add(UsageDay, usage, key | {"day": hour.date()})
+
+
+def _add(rows: type[UsageHour] | type[UsageDay], usage: Usage, key: dict[str, Any]) -> None:
     amounts = {
         "jobs": 1,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
     }
     added = {name: F(name) + amount for name, amount in amounts.items()}
-    if UsageHour.objects.filter(**key).update(**added):
+    if rows.objects.filter(**key).update(**added):
         return
     try:
         with transaction.atomic():
-            UsageHour.objects.create(**key, **amounts)
-    except IntegrityError:  # another job opened the hour in between
-        UsageHour.objects.filter(**key).update(**added)
+            rows.objects.create(**key, **amounts)
+    except IntegrityError:  # another job opened it in between
+        rows.objects.filter(**key).update(**added)
 
 
 def set_budget(*, team: Team, monthly_tokens: int | None, actor: User | None = None) -> None:

@@ -21,7 +21,15 @@ from portal.teams.keys import Terms, create_key
 from portal.teams.models import Team
 from portal.usage import policy
 from portal.usage.acting import Acting, act
-from portal.usage.models import NO_KEY, Budget, Reservation, UsageHour, UsageMonth
+from portal.usage.models import (
+    NO_KEY,
+    Budget,
+    Reservation,
+    RollUp,
+    UsageDay,
+    UsageHour,
+    UsageMonth,
+)
 from portal.usage.selectors import hours, key_standing, standing
 from portal.usage.services import (
     OverBudget,
@@ -229,6 +237,11 @@ def test_usage_is_rolled_up_by_hour_model_app_key_and_member(team: Team, member:
     )  # fmt: skip
     assert (with_key.jobs, with_key.prompt_tokens, with_key.completion_tokens) == (2, 6, 8)
     assert (without.key_id, without.member_id, without.jobs) == (NO_KEY, member.pk, 1)
+    for hour, day in zip((with_key, without), UsageDay.objects.order_by("-jobs"), strict=True):
+        assert day.day == hour.hour.date()
+        assert {f.name: getattr(day, f.name) for f in RollUp._meta.fields} == {
+            f.name: getattr(hour, f.name) for f in RollUp._meta.fields
+        }
 
 
 def test_what_a_request_costs_does_not_grow_with_what_was_used(
@@ -261,6 +274,8 @@ def test_an_old_database_gets_its_sums() -> None:
         )
     finally:
         MigrationExecutor(connection).migrate(latest)
+    days = UsageDay.objects.filter(team_id=team.pk).values_list("day", "model", "prompt_tokens")
+    assert sorted(days) == [(hour.date(), "a", 5), (hour.date(), "b", 5)]
     sums = UsageMonth.objects.filter(team_id=team.pk).values_list("month", "spent", "reserved")
     assert (date(2026, 3, 1), 10, 0) in sums
     assert (policy.month_of(timezone.now()).date(), 0, 9) in sums

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from io import StringIO
 from typing import Any
@@ -20,7 +20,7 @@ from portal.catalogue.services import BadModel, set_price
 from portal.teams.keys import create_key
 from portal.teams.models import Team
 from portal.usage.forms import period_of
-from portal.usage.models import NO_KEY, NO_MEMBER, UsageHour
+from portal.usage.models import NO_KEY, NO_MEMBER, UsageDay
 from portal.usage.reports import SHOWN, Period, Report, report
 from portal.usage.selectors import standing
 
@@ -28,10 +28,9 @@ TODAY = date(2026, 3, 31)
 MARCH = Period(date(2026, 3, 1), TODAY)
 
 
-def used(team: Team, *, at: datetime | None = None, **given: Any) -> None:
-    at = at or datetime(2026, 3, 14, 15, tzinfo=UTC)
+def used(team: Team, *, on: date = date(2026, 3, 14), **given: Any) -> None:
     fields = {"model": "echo", "source": "api", "jobs": 1, "prompt_tokens": 10}
-    UsageHour.objects.create(team=team, hour=at, **(fields | given))
+    UsageDay.objects.create(team=team, day=on, **(fields | given))
 
 
 def rows(found: Report | None, name: str) -> dict[str, int]:
@@ -68,13 +67,8 @@ def test_it_adds_up_in_every_way(team: Team, member: User) -> None:
 
 
 def test_a_period_has_both_its_ends_and_nothing_beyond(team: Team, member: User) -> None:
-    for at in (
-        datetime(2026, 2, 28, 23, tzinfo=UTC),
-        datetime(2026, 3, 1, 0, tzinfo=UTC),
-        datetime(2026, 3, 31, 23, tzinfo=UTC),
-        datetime(2026, 4, 1, 0, tzinfo=UTC),
-    ):
-        used(team, at=at)
+    for on in (date(2026, 2, 28), date(2026, 3, 1), date(2026, 3, 31), date(2026, 4, 1)):
+        used(team, on=on)
     found = report(team, viewer=member, period=MARCH)
     assert found is not None
     assert found.total.tokens == 20
@@ -105,8 +99,8 @@ def test_costs_are_shown_where_there_is_a_price(
 def test_outsiders_see_nothing_and_other_teams_stay_out(
     team: Team, outsider: User, member: User
 ) -> None:
-    used(outsider.memberships.get().team, at=timezone.now(), prompt_tokens=500)
-    used(team, at=timezone.now(), prompt_tokens=7)
+    used(outsider.memberships.get().team, on=timezone.now().date(), prompt_tokens=500)
+    used(team, on=timezone.now().date(), prompt_tokens=7)
     assert report(team, viewer=outsider, period=MARCH) is None
     page = page_of(outsider, team)  # which refuses to choose the team
     assert page.get("/teams/usage").context["report"].total.tokens == 500
@@ -132,15 +126,15 @@ def test_the_last_day_there_is_can_be_asked_for(team: Team, member: User) -> Non
 
 def test_the_csv_has_a_row_for_each_combination_and_no_formula(team: Team, member: User) -> None:
     key, _ = create_key(team=team, user=member, name="=cmd()")
-    now = timezone.now().replace(minute=0, second=0, microsecond=0)
-    used(team, at=now, key_id=key.pk, member_id=member.pk, completion_tokens=3)
-    used(team, at=now, source="app:translate", key_id=NO_KEY)
+    today = timezone.now().date()
+    used(team, on=today, key_id=key.pk, member_id=member.pk, completion_tokens=3)
+    used(team, on=today, source="app:translate", key_id=NO_KEY)
     answer = page_of(member, team).get("/teams/usage.csv")
     assert answer.headers["Content-Disposition"].startswith('attachment; filename="usage-')
     table = list(csv.DictReader(StringIO(answer.content.decode())))
     assert [row["app"] for row in table] == ["API", "translate"]
     assert table[0] == {
-        "day": now.date().isoformat(), "model": "echo", "app": "API", "key": f"'{key}",
+        "day": today.isoformat(), "model": "echo", "app": "API", "key": f"'{key}",
         "member": str(member), "jobs": "1", "prompt_tokens": "10", "completion_tokens": "3",
         "cost": "",
     }  # fmt: skip
@@ -150,8 +144,8 @@ def test_the_page_costs_the_same_however_much_was_used(
     team: Team, member: User, django_assert_max_num_queries: Any
 ) -> None:
     for n in range(60):
-        at = timezone.now() - timedelta(hours=n)
-        used(team, at=at, model=f"m{n}", source=f"app:{n}", member_id=n)
+        on = timezone.now().date() - timedelta(days=n // 3)
+        used(team, on=on, model=f"m{n}", source=f"app:{n}", member_id=n)
     client = page_of(member, team)
     with django_assert_max_num_queries(20):
         assert client.get("/teams/usage").status_code == 200
