@@ -39,6 +39,7 @@ from django.test.utils import (  # noqa: E402
     teardown_databases,
 )
 
+from portal.lean import KeyedHandler  # noqa: E402
 from portal.sqlite import hold_open  # noqa: E402
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def request(rounds: int) -> None:
 async def _requests(key: str, rounds: int) -> tuple[list[float], float]:
     """Seconds of each, and of the processor for each. Answers are kept: dropping one cancels."""
     client, headers = AsyncClient(), {"Authorization": f"Bearer {key}"}
+    client.handler._middleware_chain = KeyedHandler()._middleware_chain  # as portal.asgi does
     body = {"model": "echo", "prompt": "Write a line about rivers.", "stream": True}
     samples, answers, own = [], [], 0.0
     for number in range(rounds + WARM_UP):

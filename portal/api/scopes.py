@@ -13,6 +13,7 @@ Scope = ApiKey.Scope
 SCOPES = {
     "models": Scope.MODELS,
     "tokenize": Scope.MODELS,
+    "detokenize": Scope.MODELS,
     "chat": Scope.CHAT,
     "completions": Scope.CHAT,
     "embeddings": Scope.CHAT,

@@ -220,6 +220,12 @@ def live_keys(ids: Iterable[UUID]) -> set[UUID]:
     return set(rows.filter(created_by__is_active=True).values_list("pk", flat=True))
 
 
+def find_live_key(key_id: UUID) -> ApiKey | None:
+    """The key with that id, if it still opens its team, with its team and maker."""
+    found = ApiKey.objects.select_related("team", "created_by").filter(pk__in=live_keys([key_id]))
+    return found.first()
+
+
 def is_key_live(key: ApiKey) -> bool:
     """Whether a key that was good once still is."""
     return bool(live_keys([key.pk]))

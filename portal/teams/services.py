@@ -12,7 +12,9 @@ from portal.teams.keys import (
     KeyRefused,
     authenticate_key,
     create_key,
+    find_live_key,
     is_key_live,
+    live_keys,
     revoke_key,
 )
 from portal.teams.models import Membership, Team
@@ -24,7 +26,9 @@ __all__ = [
     "authenticate_key",
     "create_key",
     "ensure_personal_team",
+    "find_live_key",
     "is_key_live",
+    "live_keys",
     "register",
     "revoke_key",
     "set_retention",

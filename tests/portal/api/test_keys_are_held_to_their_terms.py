@@ -44,9 +44,10 @@ def refused(response: Any, status: int, code: str) -> str:
 
 
 def test_every_route_has_a_scope() -> None:
-    for _, router in api._routers:
+    for prefix, router in api._routers:
         for path in router.path_operations:
-            assert first_part(path) in SCOPES, f"{path} needs an entry in portal/api/scopes.py"
+            route = f"{prefix}/{path}"
+            assert first_part(route) in SCOPES, f"{route} needs an entry in portal/api/scopes.py"
 
 
 def test_a_key_without_the_scope_is_refused_with_the_reason(
