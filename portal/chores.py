@@ -1,60 +1,59 @@
-"""Work that comes round: apps list it in their ``chores.py``, ``manage.py tasks`` does it.
+"""Small work that comes round again, in the portal's tasks process: ``settings.CHORES``.
 
-A chore is a function without arguments that may run anywhere, any number of times, also at once:
-each does what is due, by conditional updates, and leaves the rest.
+A chore is a function without arguments that does a bounded piece of work and may be called by
+several processes at once. It is called again after its pause, or at once when it says (with a true
+answer) that it left some undone. One that fails is said once and tried again.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import structlog
-from django.db import connection
-from django.utils.module_loading import autodiscover_modules
+from django.db import DatabaseError, connections
+from django.utils.module_loading import import_string
 
+LOOK_S = 0.5
+AGAIN_S = 0.05
 logger = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Chore:
-    name: str
-    every_s: float
-    run: Callable[[], object]
+class Chores:
+    """``every`` maps a chore's dotted path to the seconds between two calls."""
 
+    def __init__(self, every: Mapping[str, float]) -> None:
+        self._every = dict(every)
+        self._chores: dict[str, Callable[[], object]] = {p: import_string(p) for p in every}
+        self._due = dict.fromkeys(every, 0.0)
+        self._troubled: set[str] = set()
 
-_chores: list[Chore] = []
+    def run(self, stop: threading.Event) -> None:
+        """Until ``stop`` is set."""
+        while not stop.wait(self.look()):
+            pass
+        connections.close_all()
 
+    def look(self) -> float:
+        """Do what is due; how many seconds to wait before looking again."""
+        more = False
+        for path in self._every:
+            if self._due[path] <= time.monotonic():
+                undone = self._do(path)
+                more |= undone
+                self._due[path] = time.monotonic() + (0 if undone else self._every[path])
+        return AGAIN_S if more else LOOK_S
 
-def every(seconds: float) -> Callable[[Callable[[], object]], Callable[[], object]]:
-    """Marks a function in an app's ``chores.py``."""
-
-    def keep(run: Callable[[], object]) -> Callable[[], object]:
-        _chores.append(Chore(f"{run.__module__}.{run.__name__}", seconds, run))
-        return run
-
-    return keep
-
-
-def known() -> list[Chore]:
-    """All chores of all apps."""
-    autodiscover_modules("chores")
-    return list(_chores)
-
-
-def do_chores(stop: threading.Event, *, look_s: float = 5.0) -> None:
-    """Run each chore when it is due, until ``stop``; one that fails waits for its next turn."""
-    due = {chore: time.monotonic() for chore in known()}
-    while not stop.wait(look_s):
-        for chore, when in due.items():
-            if time.monotonic() < when or stop.is_set():
-                continue
-            due[chore] = time.monotonic() + chore.every_s
-            try:
-                chore.run()
-            except Exception as error:  # whatever it is, the others must go on
-                logger.warning("chore_failed", chore=chore.name, error=str(error))
-                connection.close()
-    connection.close()
+    def _do(self, path: str) -> bool:
+        try:
+            undone = bool(self._chores[path]())
+        except Exception as error:  # one chore's trouble must not keep the others from being done
+            if path not in self._troubled:
+                known = isinstance(error, DatabaseError | OSError)
+                logger.warning("chore_failed", chore=path, error=str(error), exc_info=not known)
+            self._troubled.add(path)
+            connections.close_all()
+            return False
+        self._troubled.discard(path)
+        return undone

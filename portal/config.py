@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     queue_limit: int = Field(default=1000, ge=1)
     anonymous_jobs_per_hour: int = Field(default=60, ge=0)
     api_requests_per_minute: int = Field(default=600, ge=1)
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False
 

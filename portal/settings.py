@@ -206,6 +206,16 @@ CHANNEL_LAYERS = {
     }
 }
 
+CHORES = {  # what comes round again in the tasks process, and after how many seconds
+    "portal.usage.alerts.send_alerts": 15.0,
+    "portal.jobs.retention.drop_read": 2.0,
+    "portal.jobs.retention.drop_old": 60.0,
+    "portal.conversations.retention.drop_old": 60.0,
+    "portal.gallery.retention.drop_old": 60.0,
+    "portal.teams.chores.remove_what_is_due": 60.0,
+    "portal.teams.chores.forget_old_invitations": 24 * 3600.0,
+}
+
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("zh-hans", _("Simplified Chinese"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]

@@ -22,10 +22,17 @@ from portal.api.logprobs import Vocabulary
 from portal.api.schemas import ChatRequest, CompletionRequest, Request
 from portal.catalogue.models import CatalogueModel
 from portal.jobs import services as jobs
-from portal.jobs.errors import IdempotencyConflict, InvalidRequest, JobRefused, ModelUnavailable
+from portal.jobs.errors import (
+    Forbidden,
+    IdempotencyConflict,
+    InvalidRequest,
+    JobRefused,
+    ModelUnavailable,
+)
 from portal.jobs.inputs import Input, tokenizer_of
 from portal.jobs.models import Job
 from portal.metrics import JOBS_REFUSED
+from portal.usage.acting import acting
 from portal.usage.services import OverBudget
 
 SOURCE = "api"
@@ -137,9 +144,11 @@ def _echoed(order: Order, job: Job, vocabulary: Vocabulary) -> str | None:
 
 
 def listed_models() -> list[CatalogueModel]:
-    """The models that may serve, by id."""
+    """The models that may serve, and that the acting key may use, by id."""
     ready = CatalogueModel.objects.filter(state=CatalogueModel.State.READY)
-    return list(ready.exclude(placement=CatalogueModel.Placement.OFF).order_by("id"))
+    found = ready.exclude(placement=CatalogueModel.Placement.OFF).order_by("id")
+    key = acting()
+    return [model for model in found if key is None or key.allows(model.pk)]
 
 
 def no_such_model(model_id: str) -> ApiError:
@@ -165,6 +174,8 @@ def refusal(error: JobRefused | OverBudget, model: str) -> ApiError:
     status = 503
     if isinstance(error, IdempotencyConflict):
         status = 409
+    elif isinstance(error, Forbidden):
+        status = 403
     elif isinstance(error, InvalidRequest):
         status = 400
     param = "model" if isinstance(error, ModelUnavailable) else error.field

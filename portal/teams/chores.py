@@ -6,7 +6,6 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from portal.chores import every
 from portal.teams.farewell import remove_accounts
 from portal.teams.lifecycle import remove_teams
 from portal.teams.models import Invitation
@@ -14,12 +13,10 @@ from portal.teams.models import Invitation
 KEPT = timedelta(days=90)
 
 
-@every(60)
 def remove_what_is_due() -> None:
     remove_teams()
     remove_accounts()
 
 
-@every(24 * 3600)
 def forget_old_invitations() -> None:
     Invitation.objects.filter(expires_at__lt=timezone.now() - KEPT).delete()

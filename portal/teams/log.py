@@ -44,6 +44,13 @@ FIELDS: dict[str, Text] = {
     "revoked_at": _("revoked"),
     "monthly_tokens": _("tokens a month"),
     "weight": _("weight"),
+    "scopes": _("rights"),
+    "allowed_models": _("models"),
+    "requests_per_minute": _("requests a minute"),
+    "tokens_per_minute": _("tokens a minute"),
+    "expires_at": _("ends"),
+    "last_four": _("last four characters"),
+    "retention_days": _("days that prompts and answers are kept"),
 }
 
 

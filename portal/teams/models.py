@@ -8,6 +8,7 @@ from auditlog.models import LogEntry
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
 
 class Team(models.Model):
@@ -20,6 +21,11 @@ class Team(models.Model):
     name = models.CharField(max_length=120)
     kind = models.CharField(max_length=12, choices=Kind)
     weight = models.FloatField(default=1.0, help_text="Share of the workers against other teams.")
+    retention_days = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="How long prompts and results are kept; empty: for good, 0: not at all.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     delete_at = models.DateTimeField(
         null=True, blank=True, help_text="When it is removed for good; until then it is hidden."
@@ -116,8 +122,24 @@ class TeamLog(models.Model):
         return str(self.entry)
 
 
+def everyday_scopes() -> list[str]:
+    """What a key may do unless somebody says otherwise: everything but changing the team."""
+    return ["models", "chat", "apps", "training"]
+
+
 class ApiKey(models.Model):
-    """A secret of a team. Only its HMAC is kept; ``prefix`` finds it."""
+    """A secret of a team and what may be done with it. Only its HMAC is kept; ``prefix`` finds it.
+
+    After a rotation ``previous_digest`` is good as well, until ``previous_until``. Limits that are
+    empty are the house's; no ``allowed_models`` means all.
+    """
+
+    class Scope(models.TextChoices):
+        MODELS = "models"
+        CHAT = "chat"
+        APPS = "apps"
+        TRAINING = "training"
+        ADMIN = "admin"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="api_keys")
@@ -128,9 +150,25 @@ class ApiKey(models.Model):
     prefix = models.CharField(max_length=16, unique=True)
     last_four = models.CharField(max_length=4)
     digest = models.CharField(max_length=64)
+    previous_digest = models.CharField(max_length=64, blank=True)
+    previous_last_four = models.CharField(max_length=4, blank=True)
+    previous_until = models.DateTimeField(null=True, blank=True)
+    scopes = models.JSONField(default=everyday_scopes)
+    allowed_models = models.JSONField(default=list, blank=True)
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    tokens_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    monthly_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
 
+    class Meta:
+        indexes = [models.Index(fields=["team", "-created_at"])]
+
     def __str__(self) -> str:
         return f"{self.name} (…{self.last_four})"
+
+    @property
+    def is_expired(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= timezone.now()

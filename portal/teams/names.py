@@ -6,7 +6,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from portal.teams import rules
-from portal.teams.models import Membership
+from portal.teams.models import ApiKey, Membership
 
 Role = Membership.Role
 
@@ -27,6 +27,14 @@ PERMISSION_NAMES: dict[str, Promise] = {
     rules.READ_LOG: _("read the log"),
     rules.TRANSFER: _("hand the team over"),
     rules.DELETE: _("delete the team, and bring it back"),
+}
+
+SCOPE_NAMES: dict[str, Promise] = {
+    ApiKey.Scope.MODELS: _("list models and count tokens"),
+    ApiKey.Scope.CHAT: _("chat, complete, embed"),
+    ApiKey.Scope.APPS: _("run apps"),
+    ApiKey.Scope.TRAINING: _("train and keep data sets"),
+    ApiKey.Scope.ADMIN: _("manage the team: keys, budgets, usage"),
 }
 
 

@@ -2,13 +2,15 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from portal.teams import member_views, team_views, views
+from portal.teams import key_views, member_views, team_views, views
 
 app_name = "teams"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.home, name="home"),
-    path("keys", views.keys, name="keys"),
-    path("keys/<uuid:key_id>/revoke", views.revoke, name="revoke_key"),
+    path("keys", key_views.keys, name="keys"),
+    path("keys/<uuid:key_id>", key_views.key, name="key"),
+    path("keys/<uuid:key_id>/rotate", key_views.rotate, name="rotate_key"),
+    path("keys/<uuid:key_id>/revoke", key_views.revoke, name="revoke_key"),
     path("choose", views.choose, name="choose"),
     path("all", team_views.all_teams, name="all"),
     path("new", team_views.new_team, name="new"),
