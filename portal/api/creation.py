@@ -52,7 +52,11 @@ class Ordered:
 
 def chat_order(body: ChatRequest) -> Order:
     messages = [message.plain() for message in body.messages]
-    return Order(jobs.ChatInput(messages), body.sampling())
+    tools = [
+        {"type": "function", "function": function.model_dump(exclude_none=True)}
+        for function in body.offered()
+    ]
+    return Order(jobs.ChatInput(messages, tools), body.sampling())
 
 
 def completion_orders(body: CompletionRequest) -> list[Order]:

@@ -85,13 +85,16 @@ def _sentence(text: str) -> str:
 def _path(where: Sequence[str | int]) -> str | None:
     """``messages[0].content``; names that pydantic adds for branches of a union are left out."""
     path = ""
-    for part in where:
+    for place, part in enumerate(where, start=1):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.replace("_", "").isalnum() and not _is_branch(part):
+        elif part.replace("_", "").isalnum() and not _is_branch(part, last=place == len(where)):
             path += f".{part}" if path else part
     return path or None
 
 
-def _is_branch(name: str) -> bool:
-    return name in {"str", "int", "list", "dict", "float", "bool"}
+def _is_branch(name: str, *, last: bool) -> bool:
+    """Types and, inside a path, classes: fields of ours are written small."""
+    return name in {"str", "int", "list", "dict", "float", "bool"} or (
+        name[:1].isupper() and not last
+    )

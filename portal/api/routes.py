@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -40,7 +41,8 @@ async def model(request: HttpRequest, model_id: str) -> dict[str, Any]:
 @api.post("/chat/completions", auth=KEY, summary="Answer a conversation")
 async def chat_completions(request: HttpRequest, body: ChatRequest) -> HttpResponseBase:
     orders = [creation.chat_order(body)]
-    return await _answer(request, body, orders, ChatForm, "chatcmpl", bool(body.logprobs))
+    form = partial(ChatForm, tools=[function.name for function in body.offered()])
+    return await _answer(request, body, orders, form, "chatcmpl", bool(body.logprobs))
 
 
 @api.post("/completions", auth=KEY, summary="Continue a text")

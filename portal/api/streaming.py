@@ -81,7 +81,9 @@ def _piece_frames(form: Form, piece: Piece, opened: set[int]) -> Iterator[bytes]
         if head is not None:
             yield _frame(head)
     if piece.text or piece.tokens or piece.finish:
-        yield _frame(form.chunk(piece))
+        chunk = form.chunk(piece)
+        if chunk is not None:
+            yield _frame(chunk)
 
 
 def _frame(body: dict[str, Any]) -> bytes:
