@@ -72,3 +72,6 @@ class KeyAuth(HttpBearer):
 
     async def authenticate(self, request: HttpRequest, token: str) -> Any:  # pragma: no cover
         raise NotImplementedError("__call__ does it")
+
+
+KEY = KeyAuth()

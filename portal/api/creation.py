@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ async def create(
     The thread that writes rows cannot be stopped half-way, so a caller who leaves meanwhile leaves
     jobs behind when it is done: they are cancelled then.
     """
-    key = _idempotency_key(request)
+    key = idempotency_key(request)
     gone = watch(request)
     making = asyncio.ensure_future(
         database_sync_to_async(_create)(caller, body, orders, key, scored=scored)
@@ -175,7 +176,15 @@ def refusal(error: JobRefused | OverBudget, model: str) -> ApiError:
     return ApiError(status, error.message, code=error.code, param=param, headers=headers)
 
 
-def _idempotency_key(request: HttpRequest) -> str:
+def uuid_or_none(text: str) -> uuid.UUID | None:
+    """Ids come from outside in any shape; one that is no id is one that is not there."""
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
+def idempotency_key(request: HttpRequest) -> str:
     key = request.headers.get("Idempotency-Key", "")
     if key and not _IDEMPOTENCY_KEY.fullmatch(key):
         raise ApiError(

@@ -10,12 +10,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, Field
+
 TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
 }
+
+
+ERRORS = frozenset({400, 401, 404, 409, 413, 415, 429, 503})
+"""Statuses that a route may refuse with, for its description."""
+
+
+class ErrorDetail(BaseModel):
+    message: str = Field(description="What is wrong, and what to do.")
+    type: str
+    param: str | None = Field(description="The field of the request that is meant.")
+    code: str = Field(description="For programs.")
+
+
+class ErrorBody(BaseModel):
+    error: ErrorDetail
 
 
 class ApiError(Exception):
@@ -57,17 +74,16 @@ def from_validation(problems: Sequence[Mapping[str, Any]]) -> ApiError:
 
     Of a field with alternatives, the one that went deepest: it is the form that was meant.
     """
-    first = problems[0]["loc"][2:3]
-    problem = max((p for p in problems if p["loc"][2:3] == first), key=lambda p: len(p["loc"]))
-    # ninja puts where the value came from and the argument's name before the field
-    where = tuple(problem["loc"])[2:]
+    first = _where(problems[0])[:1]
+    problem = max((p for p in problems if _where(p)[:1] == first), key=lambda p: len(p["loc"]))
+    where = _where(problem)
     param = _path(where)
     kind = problem["type"]
     code = "invalid_value"
     if kind == "extra_forbidden":
         code, text = "unsupported_parameter", "is not supported here; leave it out."
     elif kind == "missing":
-        code, text = "missing_required_parameter", "is missing; add it to the request's body."
+        code, text = "missing_required_parameter", "is missing; add it to the request."
     elif kind == "string_unicode":
         text = "holds a lone surrogate; send well-formed Unicode."
     else:
@@ -75,6 +91,12 @@ def from_validation(problems: Sequence[Mapping[str, Any]]) -> ApiError:
     if param is None:
         return ApiError(400, f"The request's body {text}", code=code)
     return ApiError(400, f"'{param}' {text}", code=code, param=param)
+
+
+def _where(problem: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """ninja puts before the field where the value came from, and of a body the argument's name."""
+    loc = tuple(problem["loc"])
+    return loc[2:] if loc[:1] == ("body",) else loc[1:]
 
 
 def _sentence(text: str) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from inference_workers.contract import Sampling
-from portal.api.base import Strict, Text, TokenIds
+from portal.api.base import Strict, Text, TokenIds, example
 from portal.api.structured import Structured
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -208,6 +208,10 @@ class ChatMessage(Strict):
 class ChatRequest(Request, Structured):
     """``POST /v1/chat/completions``."""
 
+    model_config = example(
+        messages=[{"role": "user", "content": "Name three rivers."}], max_tokens=48, stream=True
+    )
+
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)]
     max_completion_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
     logprobs: bool | None = None
@@ -233,6 +237,8 @@ class ChatRequest(Request, Structured):
 
 class CompletionRequest(Request):
     """``POST /v1/completions``."""
+
+    model_config = example(prompt="English: Good morning.\nFrench:", max_tokens=24, stop=["\n"])
 
     prompt: Text | TokenIds | list[Text] | list[TokenIds]
     logprobs: int | None = Field(default=None, ge=0, le=20)

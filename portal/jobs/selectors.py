@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from redis.exceptions import RedisError
 
 from inference_workers.contract import Entry
@@ -21,7 +21,8 @@ from portal.threads import in_thread
 def visible_to(viewer: Viewer) -> QuerySet[Job]:
     """Jobs of the viewer's teams; a visitor's are those of the own session."""
     if viewer.user is not None:
-        return Job.objects.filter(team__memberships__user=viewer.user)
+        jobs = Job.objects.filter(team__memberships__user=viewer.user)
+        return jobs if viewer.team is None else jobs.filter(team=viewer.team)
     if viewer.session:
         return Job.objects.filter(team__kind=Team.Kind.ANONYMOUS, session=viewer.session)
     return Job.objects.none()
@@ -37,6 +38,24 @@ def job_for(viewer: Viewer, job_id: str | uuid.UUID) -> Job:
 
 
 ajob_for = in_thread(job_for)
+
+
+def page(
+    viewer: Viewer, *, limit: int, before: str | None = None, state: str | None = None
+) -> list[Job]:
+    """The newest ``limit`` jobs, older than ``before``, without their prompts and logs.
+
+    Raises ``Job.DoesNotExist`` where ``before`` is none of the viewer's.
+    """
+    rows = visible_to(viewer).defer("input_ids", "prefixes", "log")
+    if before is not None:
+        last = job_for(viewer, before)
+        rows = rows.filter(
+            Q(queued_at__lt=last.queued_at) | Q(queued_at=last.queued_at, pk__lt=last.pk)
+        )
+    if state is not None:
+        rows = rows.filter(state=state)
+    return list(rows.order_by("-queued_at", "-pk")[:limit])
 
 
 def still_visible(viewer: Viewer, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
@@ -61,6 +80,14 @@ def said(job: Job, choice: int = 0) -> Said:
     """What a job has said by now; of an open one, what Redis has of it."""
     found = entries(job) if job.state != Job.State.OPEN else _logged(job)
     return Said(archive.text_of(found, choice), found[-1].seq if found else 0)
+
+
+def outputs(job: Job) -> tuple[list[str], int]:
+    """What each choice has said by now, and the number of the last entry that was read for it."""
+    found = entries(job) if job.state != Job.State.OPEN else _logged(job)
+    count = int(job.sampling.get("n", 1))
+    texts = [archive.text_of(found, choice) for choice in range(count)]
+    return texts, found[-1].seq if found else 0
 
 
 def _logged(job: Job) -> list[Entry]:

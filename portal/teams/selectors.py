@@ -10,7 +10,7 @@ from django.db.models import F, QuerySet
 from django.http import HttpRequest
 
 from portal.accounts.models import User
-from portal.teams.models import ApiKey, Team
+from portal.teams.models import ApiKey, Membership, Team
 from portal.teams.rules import VIEW, may
 from portal.teams.services import anonymous_team, ensure_personal_team
 
@@ -43,6 +43,13 @@ def current_team(request: HttpRequest) -> Team:
 
 
 acurrent_team = sync_to_async(current_team)
+
+
+def members_of(team: Team, *, viewer: User | AnonymousUser) -> QuerySet[Membership]:
+    """The team's memberships with their users; nothing for those who don't belong."""
+    if not may(viewer, VIEW, team):
+        return Membership.objects.none()
+    return Membership.objects.filter(team=team).select_related("user").order_by("created_at")
 
 
 def keys_of(team: Team, *, viewer: User | AnonymousUser) -> QuerySet[ApiKey]:
