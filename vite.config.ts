@@ -21,6 +21,7 @@ export default defineConfig({
         site: "static/src/site/main.ts",
         playground: "static/src/playground/main.ts",
         gallery: "static/src/gallery/main.ts",
+        reference: "static/src/reference/main.ts",
       },
     },
   },

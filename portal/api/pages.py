@@ -3,6 +3,7 @@
 Context of ``developers/reference.html``:
 
     groups      ``portal.api.reference.Group``: the routes, from the description made of the code
+    prefix      the path below which the portal lives, usually empty
     base        the address of this portal, without a slash at its end
     model       the id of the model in the examples
     plaintext   a key that was just made, once; else None
@@ -44,6 +45,7 @@ def reference(request: HttpRequest) -> HttpResponse:
             problem, status = str(refusal), 422
     context = {
         "groups": groups(described()),
+        "prefix": settings.LLMASOS.prefix,
         "base": request.build_absolute_uri("/").rstrip("/") + settings.LLMASOS.prefix,
         "model": settings.LLMASOS.default_model,
         "plaintext": plaintext,

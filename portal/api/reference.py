@@ -18,7 +18,6 @@ class Field:
     place: str
     kind: str
     required: bool
-    about: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +26,14 @@ class Operation:
     method: str
     path: str
     summary: str
-    about: str
+    paragraphs: tuple[str, ...]
     fields: tuple[Field, ...]
     example: str
     """A body that works, as JSON; empty where there is none."""
+
+    @property
+    def example_rows(self) -> int:
+        return self.example.count("\n") + 1
 
     @property
     def parameters(self) -> list[Field]:
@@ -60,20 +63,32 @@ def _operation(schema: Schema, path: str, method: str, operation: Schema) -> Ope
         method=method.upper(),
         path=path,
         summary=operation.get("summary", ""),
-        about=operation.get("description", "").replace("``", "`"),
+        paragraphs=_paragraphs(operation.get("description", "")),
         fields=(*_parameters(schema, operation), *_fields(schema, body)),
-        example=json.dumps(body["example"], indent=2, ensure_ascii=False)
-        if "example" in body
-        else "",
+        example=_example(body),
     )
+
+
+def _example(body: Schema) -> str:
+    """As JSON, what must be there first."""
+    if "example" not in body:
+        return ""
+    required = body.get("required", ())
+    fields = sorted(body["example"].items(), key=lambda item: item[0] not in required)
+    return json.dumps(dict(fields), indent=2, ensure_ascii=False)
+
+
+def _paragraphs(text: str) -> tuple[str, ...]:
+    """A docstring's, each on one line and without its marks."""
+    parts = text.replace("``", "").split("\n\n")
+    return tuple(" ".join(part.split()) for part in parts if part.strip())
 
 
 def _parameters(schema: Schema, operation: Schema) -> Iterator[Field]:
     for parameter in operation.get("parameters", ()):
         form = parameter.get("schema", {})
         required = bool(parameter.get("required"))
-        about = form.get("description", "")
-        yield Field(parameter["name"], parameter["in"], _kind(schema, form), required, about)
+        yield Field(parameter["name"], parameter["in"], _kind(schema, form), required)
 
 
 def _body(schema: Schema, operation: Schema) -> Schema:
@@ -86,8 +101,7 @@ def _fields(schema: Schema, body: Schema) -> Iterator[Field]:
     required = body.get("required", ())
     properties = body.get("properties", {})
     for name, form in sorted(properties.items(), key=lambda item: item[0] not in required):
-        about = form.get("description", "")
-        yield Field(name, "body", _kind(schema, form), name in required, about)
+        yield Field(name, "body", _kind(schema, form), name in required)
 
 
 def _resolved(schema: Schema, form: Schema) -> Schema:
