@@ -62,6 +62,7 @@ INSTALLED_APPS = [
     "portal.catalogue",
     "portal.jobs",
     "portal.conversations",
+    "portal.responses",
     "portal.gallery",
     "portal.api",
     "portal.playground",

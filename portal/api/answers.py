@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from inference_workers.contract import Usage
-from portal.api.calls import CallReader
+from llmasos.text.calls import CallReader
 from portal.api.logprobs import CompletionLogprobs, Scored, Vocabulary, chat_logprobs
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from channels.db import database_sync_to_async
 from django.db import transaction
 from django.http import HttpRequest
 
@@ -21,14 +21,17 @@ from portal.api.errors import ApiError
 from portal.api.following import Followed
 from portal.api.logprobs import Vocabulary
 from portal.api.schemas import ChatRequest, CompletionRequest, Request
+from portal.api.structured import Function
 from portal.catalogue.models import CatalogueModel
 from portal.jobs import services as jobs
 from portal.jobs.errors import IdempotencyConflict, InvalidRequest, JobRefused, ModelUnavailable
 from portal.jobs.inputs import Input, tokenizer_of
 from portal.jobs.models import Job
 from portal.metrics import JOBS_REFUSED
+from portal.threads import in_thread
 from portal.usage.services import OverBudget
 
+T = TypeVar("T")
 SOURCE = "api"
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,120}")
 
@@ -53,11 +56,15 @@ class Ordered:
 
 def chat_order(body: ChatRequest) -> Order:
     messages = [message.plain() for message in body.messages]
-    tools = [
+    return Order(jobs.ChatInput(messages, tools_of(body.offered())), body.sampling())
+
+
+def tools_of(functions: Sequence[Function]) -> list[dict[str, Any]]:
+    """As chat templates know them."""
+    return [
         {"type": "function", "function": function.model_dump(exclude_none=True)}
-        for function in body.offered()
+        for function in functions
     ]
-    return Order(jobs.ChatInput(messages, tools), body.sampling())
 
 
 def completion_orders(body: CompletionRequest) -> list[Order]:
@@ -76,28 +83,39 @@ def completion_orders(body: CompletionRequest) -> list[Order]:
 async def create(
     request: HttpRequest, caller: Caller, body: Request, orders: Sequence[Order], *, scored: bool
 ) -> Ordered:
-    """All the jobs or none; raises ``ApiError``.
+    """All the jobs or none; raises ``ApiError``."""
+    key = idempotency_key(request)
+    (parts, vocabulary), attachment = await shielded(
+        request,
+        in_thread(_create)(caller, body, orders, key, scored=scored),
+        lambda made: [part.job for part in made[0]],
+        returning=bool(key),
+    )
+    return Ordered(parts, vocabulary, attachment)
+
+
+async def shielded(
+    request: HttpRequest,
+    making: Awaitable[T],
+    jobs_of: Callable[[T], Sequence[Job]],
+    *,
+    returning: bool,
+) -> tuple[T, Attachment]:
+    """What ``making`` makes, and the tie between its jobs and the caller.
 
     The thread that writes rows cannot be stopped half-way, so a caller who leaves meanwhile leaves
     jobs behind when it is done: they are cancelled then.
     """
-    key = idempotency_key(request)
     gone = watch(request)
-    making = asyncio.ensure_future(
-        database_sync_to_async(_create)(caller, body, orders, key, scored=scored)
-    )
+    task = asyncio.ensure_future(making)
     try:
-        parts, vocabulary = await asyncio.shield(making)
+        made = await asyncio.shield(task)
     except asyncio.CancelledError:
         with suppress(ApiError):
-            made, _ = await making
-            late = await Attachment.make(
-                [part.job for part in made], returning=bool(key), gone=gone
-            )
+            late = await Attachment.make(jobs_of(await task), returning=returning, gone=gone)
             late.leave()
         raise
-    attachment = await Attachment.make([part.job for part in parts], returning=bool(key), gone=gone)
-    return Ordered(parts, vocabulary, attachment)
+    return made, await Attachment.make(jobs_of(made), returning=returning, gone=gone)
 
 
 def _create(

@@ -20,6 +20,10 @@ TYPES = {
 }
 
 
+BRANCHES = {"str", "int", "list", "dict", "float", "bool"} | {
+    "message", "function_call", "function_call_output",
+}  # fmt: skip
+"""What pydantic calls the alternatives of a field."""
 ERRORS = frozenset({400, 401, 404, 409, 413, 415, 429, 503})
 """Statuses that a route may refuse with, for its description."""
 
@@ -117,6 +121,4 @@ def _path(where: Sequence[str | int]) -> str | None:
 
 def _is_branch(name: str, *, last: bool) -> bool:
     """Types and, inside a path, classes: fields of ours are written small."""
-    return name in {"str", "int", "list", "dict", "float", "bool"} or (
-        name[:1].isupper() and not last
-    )
+    return name in BRANCHES or (name[:1].isupper() and not last)

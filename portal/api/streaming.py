@@ -29,7 +29,7 @@ def stream_response(
     form: Form, parts: Sequence[Followed], attachment: Attachment, *, usage_wanted: bool
 ) -> StreamingHttpResponse:
     """The answer of ``parts`` as it is made; the job stops when the reader leaves."""
-    frames = _attached(_frames(form, parts, usage_wanted), attachment)
+    frames = attached(_frames(form, parts, usage_wanted), attachment)
     return StreamingHttpResponse(
         frames,
         content_type="text/event-stream; charset=utf-8",
@@ -37,7 +37,7 @@ def stream_response(
     )
 
 
-async def _attached(
+async def attached(
     frames: AsyncGenerator[bytes, None], attachment: Attachment
 ) -> AsyncIterator[bytes]:
     try:

@@ -1,7 +1,7 @@
 """What an answer must look like: JSON, a schema, or calls of the caller's tools.
 
 All of it becomes one ``Guide``, which the worker's sampler obeys, so that small models answer
-validly too. A call is written ``{"name": "…", "arguments": {…}}``; ``portal.api.calls`` reads it
+validly too. A call is written ``{"name": "…", "arguments": {…}}``; ``llmasos.text.calls`` reads it
 back.
 """
 

@@ -68,6 +68,9 @@ def entries(job: Job, after: int = 0) -> list[Entry]:
     return list(archive.unpack(job.log, after))
 
 
+text_of = archive.text_of
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """What one choice says by entry ``last_seq``: go on reading after that."""
@@ -78,19 +81,22 @@ class Said:
 
 def said(job: Job, choice: int = 0) -> Said:
     """What a job has said by now; of an open one, what Redis has of it."""
-    found = entries(job) if job.state != Job.State.OPEN else _logged(job)
+    found = log_of(job)
     return Said(archive.text_of(found, choice), found[-1].seq if found else 0)
 
 
 def outputs(job: Job) -> tuple[list[str], int]:
     """What each choice has said by now, and the number of the last entry that was read for it."""
-    found = entries(job) if job.state != Job.State.OPEN else _logged(job)
+    found = log_of(job)
     count = int(job.sampling.get("n", 1))
     texts = [archive.text_of(found, choice) for choice in range(count)]
     return texts, found[-1].seq if found else 0
 
 
-def _logged(job: Job) -> list[Entry]:
+def log_of(job: Job) -> list[Entry]:
+    """A job's whole log; of an open one, what Redis has of it."""
+    if job.state != Job.State.OPEN:
+        return entries(job)
     try:
         return list(archive.whole(links.log(), job.pk.hex))
     except (RedisError, OSError):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from llmasos.text.calls import CallReader
 from portal.accounts.models import User
-from portal.api.calls import CallReader
 from portal.api.schemas import ChatRequest
 from portal.catalogue.models import CatalogueModel
 from portal.jobs.inputs import tokenizer_of
