@@ -4,7 +4,7 @@ from django.urls import URLPattern, URLResolver, path, re_path
 
 from portal.api import description, routes
 from portal.api.dialect import api, in_dialect, no_such_route
-from portal.api.native import apps, jobs, models, teams
+from portal.api.native import apps, jobs, models, teams, tickets
 from portal.api.responses import routes as responses
 
 app_name = "api"
@@ -12,7 +12,7 @@ app_name = "api"
 api.add_router("/v1", routes.api)
 api.add_router("/v1/responses", responses.router)
 api.add_router("/api/v1/jobs", jobs.router)
-for router in (apps.router, models.router, teams.router):
+for router in (apps.router, models.router, teams.router, tickets.router):
     api.add_router("/api/v1", router)
 
 urlpatterns: list[URLPattern | URLResolver] = []

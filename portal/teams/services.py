@@ -9,7 +9,9 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Iterable
 from datetime import timedelta
+from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -132,6 +134,16 @@ def _live_keys() -> QuerySet[ApiKey]:
 def is_key_live(key: ApiKey) -> bool:
     """Whether a key that was good once still is; for streams that outlive one request."""
     return _live_keys().filter(pk=key.pk).exists()
+
+
+def find_live_key(key_id: UUID) -> ApiKey | None:
+    """The key with that id, if it still is good, with its team and maker."""
+    return _live_keys().filter(pk=key_id).first()
+
+
+def live_keys(ids: Iterable[UUID]) -> set[UUID]:
+    """Which of the keys still are good, in one query."""
+    return set(_live_keys().filter(pk__in=set(ids)).values_list("pk", flat=True))
 
 
 def _touch(key: ApiKey) -> None:
