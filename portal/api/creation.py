@@ -38,11 +38,13 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,120}")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One job to make. ``echo``: repeat the prompt before the answer."""
+    """One job to make. ``echo``: repeat the prompt before the answer. ``guided``: the field that
+    the sampling's guide was made of."""
 
     input: Input
     sampling: Sampling
     echo: bool = False
+    guided: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,12 @@ class Ordered:
 
 def chat_order(body: ChatRequest) -> Order:
     messages = [message.plain() for message in body.messages]
-    return Order(jobs.ChatInput(messages, tools_of(body.offered())), body.sampling())
+    offered = body.offered()
+    return Order(
+        jobs.ChatInput(messages, tools_of(offered)),
+        body.sampling(),
+        guided="tools" if offered else "response_format",
+    )
 
 
 def tools_of(functions: Sequence[Function]) -> list[dict[str, Any]]:
@@ -145,7 +152,7 @@ def _create(
         raise refusal(error, body.model) from error
     count = body.n or 1
     parts = [
-        Followed(job, number * count, count, scored, _echoed(order, job, vocabulary))
+        Followed(job, number * count, count, scored, _echoed(order, job, vocabulary), order.guided)
         for number, (job, order) in enumerate(zip(made, orders, strict=True))
     ]
     return parts, vocabulary

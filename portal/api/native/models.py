@@ -21,7 +21,7 @@ from portal.api.native.schemas import (
     Tokens,
 )
 from portal.catalogue.models import CatalogueModel
-from portal.catalogue.selectors import ModelUnavailable, UnknownModel, servable, visible_models
+from portal.catalogue.selectors import ModelUnavailable, UnknownModel, servable
 from portal.jobs.checks import clean_text
 from portal.jobs.errors import JobRefused
 from portal.jobs.inputs import tokenizer_of
@@ -35,7 +35,8 @@ router = Router(tags=["Models"])
     response={200: ModelList, ERRORS: ErrorBody},
 )  # fmt: skip
 async def list_models(request: HttpRequest) -> Any:
-    return {"models": [_model(model) async for model in visible_models()]}
+    listed = await in_thread(creation.listed_models)()
+    return {"models": [_model(model) for model in listed]}
 
 
 @router.get(
@@ -43,7 +44,10 @@ async def list_models(request: HttpRequest) -> Any:
     response={200: ModelDetail, ERRORS: ErrorBody},
 )  # fmt: skip
 async def read_model(request: HttpRequest, model_id: Annotated[str, Path(max_length=200)]) -> Any:
-    return _model(await in_thread(_servable)(model_id))
+    for model in await in_thread(creation.listed_models)():
+        if model.pk == model_id:
+            return _model(model)
+    raise creation.no_such_model(model_id)
 
 
 @router.post(

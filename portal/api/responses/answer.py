@@ -28,6 +28,7 @@ class Answer:
     vocabulary: Vocabulary | None
     """Given if logprobs are wanted."""
     status: str = "queued"
+    failed: Failed | None = None
     _reader: CallReader = field(init=False)
     _number: int = -1
     _text: str = ""
@@ -61,6 +62,7 @@ class Answer:
         self._usage = event.usage
         said = self._close(ended=isinstance(event, Finished))
         if isinstance(event, Failed):
+            self.failed = event
             self.fail(event.message)
             return [*said, self._event("response.failed", response=self.body())]
         if isinstance(event, Cancelled):

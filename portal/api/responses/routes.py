@@ -16,6 +16,7 @@ from portal.api import creation
 from portal.api.attachment import Attachment
 from portal.api.auth import KEY
 from portal.api.errors import ERRORS, ApiError, ErrorBody
+from portal.api.following import failure
 from portal.api.native.common import caller_of
 from portal.api.responses import making
 from portal.api.responses.answer import Answer, Event
@@ -155,7 +156,7 @@ def _items(response: Response, limit: int, order: str, after: str | None) -> dic
 
 
 async def _whole(job: Job, answer: Answer, attachment: Attachment) -> dict[str, Any]:
-    """Waits for the end. A job that failed is a response that failed, with its reason."""
+    """Waits for the end; raises ``ApiError`` when the job failed."""
     try:
         async with aclosing(_events(job, answer, -1)) as said:
             async for _ in said:
@@ -165,6 +166,8 @@ async def _whole(job: Job, answer: Answer, attachment: Attachment) -> dict[str, 
         raise
     finally:
         await attachment.done()
+    if answer.failed is not None:
+        raise failure(answer.failed, "tools" if answer.offered else "text.format")
     return answer.body()
 
 
