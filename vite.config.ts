@@ -23,6 +23,7 @@ export default defineConfig({
         playground: "static/src/playground/main.ts",
         gallery: "static/src/gallery/main.ts",
         usage: "static/src/usage/main.ts",
+        reference: "static/src/reference/main.ts",
       },
     },
   },

@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     redis_url: str = ""
     public_url: str = ""
     allowed_hosts: Listing = ("localhost", "127.0.0.1", "[::1]")
+    cors_origins: Listing = ()
     trusted_proxies: int = Field(default=0, ge=0, le=10)
     hsts_seconds: int = Field(default=86400, ge=0)
     default_model: str = Field(default="gemma-3-270m", pattern=MODEL_ID, max_length=64)
@@ -66,7 +67,19 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if origin != "*" and (
+                parts.scheme not in ("http", "https")
+                or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ValueError("must be * or origins like https://example.org, with commas")
+        return value
+
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value

@@ -14,6 +14,18 @@ ADMIN_SCRIPTS = (SELF, "'unsafe-inline'", "'unsafe-eval'")
 """What unfold's Alpine and inline handlers need. Only operators see those pages, and nothing that
 a model or a stranger wrote is rendered there as anything but escaped text."""
 
+CORS_REQUEST_HEADERS: list[str] = [
+    "accept", "authorization", "content-type", "idempotency-key", "last-event-id",
+    # What OpenAI's package for browsers says about itself.
+    *(f"x-stainless-{name}" for name in ("arch", "lang", "os", "package-version", "retry-count",
+                                         "runtime", "runtime-version", "timeout")),
+]  # fmt: skip
+CORS_ANSWER_HEADERS: list[str] = [
+    "retry-after", "x-request-id",
+    *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset")
+      for of in ("requests", "tokens")),
+]  # fmt: skip
+
 
 def policy(url: str, *, sign_in: str = "") -> dict[str, Any]:
     """django-csp's description: everything from this origin, scripts by nonce, nothing inline.

@@ -55,6 +55,7 @@ INSTALLED_APPS = [
     "allauth.usersessions",
     "auditlog",
     "channels",
+    "corsheaders",
     "django_cotton",
     "django_htmx",
     "django_structlog",
@@ -66,6 +67,7 @@ INSTALLED_APPS = [
     "portal.catalogue",
     "portal.jobs",
     "portal.conversations",
+    "portal.responses",
     "portal.gallery",
     "portal.api",
     "portal.playground",
@@ -77,6 +79,7 @@ MIDDLEWARE = [
     "portal.logs.RequestMiddleware",
     "portal.metrics.MetricsMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
@@ -250,6 +253,13 @@ if LLMASOS.trusted_proxies:
     SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
 else:  # whether a request came over TLS can't be known here: redirecting could go in circles
     SILENCED_SYSTEM_CHECKS.append("security.W008")
+
+# Pages elsewhere may call the API where CORS_ORIGINS says so, with a key: no cookie travels.
+CORS_ALLOW_ALL_ORIGINS = "*" in LLMASOS.cors_origins
+CORS_ALLOWED_ORIGINS = [origin for origin in LLMASOS.cors_origins if origin != "*"]
+CORS_URLS_REGEX = r"^/(api/)?v1/"
+CORS_ALLOW_HEADERS = security.CORS_REQUEST_HEADERS
+CORS_EXPOSE_HEADERS = security.CORS_ANSWER_HEADERS
 
 LOGGING_CONFIG = "logging.config.dictConfig"
 LOGGING = logs.describe(level=LLMASOS.log_level, as_json=LLMASOS.log_json)

@@ -26,6 +26,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("teams/", include("portal.teams.urls")),
     path("teams/", include("portal.usage.urls")),
     path("operations/", include("portal.dashboard.urls")),
-    path("v1/", include("portal.api.urls")),
+    path("developers/", include("portal.api.pages")),
+    path("", include("portal.api.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -103,3 +103,6 @@ def too_often(error: RateLimited) -> ApiError:
     tokens = error.left if error.kind == "key_tokens" else None
     headers = {"Retry-After": str(error.retry_after)} | headers_of(requests, tokens)
     return ApiError(429, str(error), code="rate_limit_exceeded", headers=headers)
+
+
+KEY = KeyAuth()

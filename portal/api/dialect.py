@@ -1,4 +1,4 @@
-"""The one ninja API, speaking OpenAI's dialect: parsing, errors, unknown routes."""
+"""The one ninja API, all in OpenAI's dialect: parsing, errors, unknown routes."""
 
 from __future__ import annotations
 
@@ -73,10 +73,12 @@ def _bad_json(reason: str) -> ApiError:
 api = NinjaAPI(
     title="LLMasOS",
     version="1",
+    description="OpenAI's dialect under /v1, and the house's own things under /api/v1. "
+    "Keys are made on the team's page.",
     urls_namespace="api",
     parser=JsonParser(),
     docs_url=None,
-    openapi_url="/openapi.json",
+    openapi_url=None,
 )
 
 
@@ -188,5 +190,5 @@ async def _until_revoked(
 
 
 async def no_such_route(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-    message = f"There is nothing at {request.path}. See /v1/openapi.json for what there is."
+    message = f"There is nothing at {request.path}. See /api/v1/openapi.json for what there is."
     return error_response(ApiError(404, message, code="not_found"))
