@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -65,19 +66,46 @@ def allocate(
     return [KeyValues(zeros(s.heads, s.key_size), zeros(s.heads, s.value_size)) for s in shapes]
 
 
+def alibi_slopes(heads: int) -> Tensor:
+    """What each head subtracts for each token of distance (ALiBi, arXiv 2108.12409), float32.
+
+    A geometric series for a power of two; other counts take the next power's odd terms as well.
+    """
+    power = 2 ** math.floor(math.log2(heads))
+    terms = [
+        *(8 * i / power for i in range(1, power + 1)),
+        *(4 * i / power for i in range(1, 2 * power, 2)),
+    ]
+    return 2.0 ** -torch.tensor(terms[:heads])
+
+
 def attend(
-    queries: Tensor, store: KeyValues, batch: Batch, *, window: Window, scale: float
+    queries: Tensor,
+    store: KeyValues,
+    batch: Batch,
+    *,
+    window: Window,
+    scale: float,
+    slopes: Tensor | None = None,
 ) -> Tensor:
     """Attention of ``(rows, query heads, size)`` over everything stored; ``(rows, features)``.
 
     Grouped heads (arXiv 2305.13245): query head ``h`` reads key head ``h // (heads / key heads)``.
+    ``slopes`` (see ``alibi_slopes``) need as many key heads as query heads.
     """
-    parts = [_attend(queries[group.rows], store, group, window, scale) for group in batch.groups]
+    parts = [
+        _attend(queries[group.rows], store, group, window, scale, slopes) for group in batch.groups
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _attend(
-    queries: Tensor, store: KeyValues, group: Group, window: Window, scale: float
+    queries: Tensor,
+    store: KeyValues,
+    group: Group,
+    window: Window,
+    scale: float,
+    slopes: Tensor | None,
 ) -> Tensor:
     view = group.views[window]
     count, length = len(group.members), group.queries
@@ -91,7 +119,9 @@ def _attend(
     keys = store.keys.index_select(0, view.blocks).view(count, -1, heads, store.keys.shape[3])
     values = store.values.index_select(0, view.blocks).view(count, -1, heads, store.values.shape[3])
     mask = view.mask
-    if length > 1 and each > 1:
+    if slopes is not None:
+        mask = view.biased(slopes)
+    elif length > 1 and each > 1:
         mask = view.repeated(each)
     out = F.scaled_dot_product_attention(
         grouped, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask, scale=scale

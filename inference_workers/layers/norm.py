@@ -1,4 +1,4 @@
-"""Root mean square normalisation (arXiv 1910.07467), over the last dimension."""
+"""Root mean square (arXiv 1910.07467) and layer (1607.06450) norms, over the last dimension."""
 
 from __future__ import annotations
 
@@ -33,6 +33,18 @@ class RMSNorm:
         if x.shape[0] >= MANY_ROWS and x.device.type == "cpu":
             return _normalised(x, self._eps).mul_(self._scale).to(x.dtype)
         return F.rms_norm(x, self._shape, self._scale, self._eps)
+
+
+class LayerNorm:
+    """``(x - mean) / deviation * scale + shift``; what is ``None`` was not learnt."""
+
+    def __init__(self, size: int, scale: Tensor | None, shift: Tensor | None, eps: float) -> None:
+        self._shape = (size,)
+        self._scale, self._shift, self._eps = scale, shift, eps
+        self.bytes = sum(part.nbytes for part in (scale, shift) if part is not None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self._shape, self._scale, self._shift, self._eps)
 
 
 class HeadsNorm:

@@ -12,6 +12,8 @@ from torch import Tensor
 from inference_workers.errors import ModelError
 from inference_workers.layers.attention import KeyValues, LayerShape
 from inference_workers.layers.batch import Batch, Window
+from inference_workers.layers.linear import Linear
+from inference_workers.layers.norm import LayerNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,17 @@ class Weights:
             )
         return tensor.to(device=self.device, dtype=self.dtype)
 
+    def linear(self, *outputs: tuple[str, int], inputs: int, bias: bool) -> Linear:
+        """The projections ``(name, rows)`` of one input as a single product."""
+        biases = [self.get(f"{name}.bias", rows) for name, rows in outputs] if bias else None
+        weights = [self.get(f"{name}.weight", rows, inputs) for name, rows in outputs]
+        return Linear.fused(weights, biases)
+
+    def layer_norm(self, name: str, size: int, eps: float, *, learnt: bool = True) -> LayerNorm:
+        """The norm ``name``, with scale and shift where they are ``learnt``."""
+        scale = self.get(f"{name}.weight", size) if learnt else None
+        return LayerNorm(size, scale, self.get(f"{name}.bias", size) if learnt else None, eps)
+
     def under(self, prefix: str) -> Weights:
         return Weights(self._tensors, self._prefix + prefix, dtype=self.dtype, device=self.device)
 
@@ -104,9 +117,8 @@ class Weights:
         ), False
 
 
-def text_prefix(tensors: Mapping[str, Tensor]) -> str:
-    """What precedes ``embed_tokens.weight``: ``model.``, ``language_model.model.`` and the like."""
-    key = "embed_tokens.weight"
+def text_prefix(tensors: Mapping[str, Tensor], key: str = "embed_tokens.weight") -> str:
+    """What precedes the embedding ``key``: ``model.``, ``language_model.model.`` and the like."""
     for name in tensors:
         if name.endswith(key):
             return name[: -len(key)]
