@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from inference_workers.engine.request import Request
-from inference_workers.layers.attention import allocate
+from inference_workers.layers.attention import allocate, kernels_attend
 from inference_workers.layers.batch import Segment, build
 from inference_workers.models.base import CausalModel
+from inference_workers.native import set_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,19 @@ class Runner:
         self.model = model
         self.block_size = block_size
         self._shape = model.shape
+        shape = model.shape
+        # No windows: a model that attends by itself.
+        self._kernels = bool(shape.windows) and kernels_attend(
+            shape.layers, shape.dtype, shape.device
+        )
         self._stores = allocate(
             self._shape.layers,
             blocks=blocks,
             block_size=block_size,
-            dtype=self._shape.dtype,
+            dtype=self._shape.cache_dtype,
             device=self._shape.device,
         )
+        set_threads(torch.get_num_threads())
 
     def clear(self, blocks: Sequence[int]) -> None:
         """Zero blocks that change hands."""
@@ -68,5 +75,6 @@ class Runner:
             windows=self._shape.windows,
             dtype=self._shape.dtype,
             device=self._shape.device,
+            kernels=self._kernels,
         )
         return self.model.forward(batch, self._stores)

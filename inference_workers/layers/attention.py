@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inference_workers.layers.batch import Batch, Group, Window
+from inference_workers.layers.batch import Batch, Group, Sequences, Window
+from inference_workers.native import LARGEST_HEAD, Store, kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,12 @@ class KeyValues:
 
     keys: Tensor
     values: Tensor
+    native: Store | None = None
 
     def write(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Keep ``(rows, heads, size)`` at ``slots`` (block * block size + offset)."""
-        self.keys.flatten(0, 1).index_copy_(0, slots, keys)
-        self.values.flatten(0, 1).index_copy_(0, slots, values)
+        self.keys.flatten(0, 1).index_copy_(0, slots, keys.to(self.keys.dtype))
+        self.values.flatten(0, 1).index_copy_(0, slots, values.to(self.values.dtype))
 
     def clear(self, blocks: Tensor) -> None:
         """Zero blocks before their next owner: NaN of the last one would pass through a mask."""
@@ -63,7 +65,30 @@ def allocate(
         shape = (blocks + 1, block_size, heads, size)
         return torch.zeros(shape, dtype=dtype, device=device)
 
-    return [KeyValues(zeros(s.heads, s.key_size), zeros(s.heads, s.value_size)) for s in shapes]
+    return [_kept(zeros(s.heads, s.key_size), zeros(s.heads, s.value_size)) for s in shapes]
+
+
+def _kept(keys: Tensor, values: Tensor) -> KeyValues:
+    if keys.device.type != "cpu" or keys.dtype not in (torch.float32, torch.float16):
+        return KeyValues(keys, values)
+    _, block, heads, size = keys.shape
+    half = keys.dtype == torch.float16
+    at = (keys.data_ptr(), values.data_ptr())
+    return KeyValues(keys, values, Store(*at, half, block, heads, size, values.shape[3]))
+
+
+def kernels_attend(shapes: Iterable[LayerShape], dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether our own kernels attend for a model that computes in ``dtype``."""
+    return (
+        device.type == "cpu"
+        and dtype == torch.float32
+        and kernels() is not None
+        and all(
+            size % 16 == 0 and size <= LARGEST_HEAD
+            for shape in shapes
+            for size in (shape.key_size, shape.value_size)
+        )
+    )
 
 
 def alibi_slopes(heads: int) -> Tensor:
@@ -93,10 +118,35 @@ def attend(
     Grouped heads (arXiv 2305.13245): query head ``h`` reads key head ``h // (heads / key heads)``.
     ``slopes`` (see ``alibi_slopes``) need as many key heads as query heads.
     """
+    if batch.sequences is not None:
+        return _by_kernel(queries.contiguous(), store, batch.sequences, window, scale, slopes)
     parts = [
         _attend(queries[group.rows], store, group, window, scale, slopes) for group in batch.groups
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _by_kernel(
+    queries: Tensor,
+    store: KeyValues,
+    sequences: Sequences,
+    window: Window,
+    scale: float,
+    slopes: Tensor | None,
+) -> Tensor:
+    found = kernels()
+    assert found is not None
+    assert store.native is not None
+    rows, heads, _ = queries.shape
+    out = torch.empty((rows, heads * store.values.shape[3]))
+    failed = found.long.lm_attend(
+        queries.data_ptr(), heads, store.native, sequences.fields.data_ptr(),
+        sequences.fields.shape[0], sequences.table.data_ptr(), window or 0,
+        None if slopes is None else slopes.data_ptr(), scale, out.data_ptr(),
+    )  # fmt: skip
+    if failed:
+        raise MemoryError
+    return out
 
 
 def _attend(

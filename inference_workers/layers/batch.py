@@ -83,10 +83,20 @@ class Group:
     views: dict[Window, View] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """A batch as the kernels read it: ``fields`` is ``(sequences, 4)`` of the first row, the number
+    of rows, the first position and where in ``table`` the sequence's blocks begin."""
+
+    fields: Tensor
+    table: Tensor
+
+
 @dataclass(slots=True)
 class Batch:
     """``tokens``, ``positions`` and ``slots`` (block * block size + offset) are ``(rows,)``;
-    ``wanted`` are the rows to return, in the order of ``segments`` as given."""
+    ``wanted`` are the rows to return, in the order of ``segments`` as given. Either ``sequences``
+    or ``groups`` say who attends to what."""
 
     segments: Sequence[Segment]
     tokens: Tensor
@@ -96,6 +106,7 @@ class Batch:
     groups: list[Group]
     longest: int
     block_size: int
+    sequences: Sequences | None = None
 
 
 def build(
@@ -105,18 +116,22 @@ def build(
     windows: Sequence[Window],
     dtype: torch.dtype,
     device: torch.device,
+    kernels: bool = False,
 ) -> Batch:
-    """Lay out one step. ``windows`` are the model's distinct attention windows (``None``: all)."""
-    order = sorted(
-        range(len(segments)), key=lambda i: (len(segments[i].tokens), segments[i].end), reverse=True
-    )
+    """Lay out one step. ``windows`` are the model's distinct attention windows (``None``: all);
+    ``kernels`` whether our own attend."""
+    order: Sequence[int] = range(len(segments))
+    if not kernels:
+        order = sorted(
+            order, key=lambda i: (len(segments[i].tokens), segments[i].end), reverse=True
+        )
     starts = np.zeros(len(segments), np.int64)
     row = 0
     for i in order:
         starts[i] = row
         row += len(segments[i].tokens)
     laid = [segments[i] for i in order]
-    groups = _groups(laid)
+    groups = [] if kernels else _groups(laid)
     for group in groups:
         _pad(group, device)
         for window in windows:
@@ -132,7 +147,19 @@ def build(
         groups=groups,
         longest=int(positions.max()),
         block_size=block_size,
+        sequences=_sequences(segments, starts) if kernels else None,
     )
+
+
+def _sequences(segments: Sequence[Segment], starts: NDArray[np.int64]) -> Sequences:
+    lengths = np.asarray([len(s.blocks) for s in segments], np.int64)
+    fields = np.empty((len(segments), 4), np.int64)
+    fields[:, 0] = starts
+    fields[:, 1] = [len(s.tokens) for s in segments]
+    fields[:, 2] = [s.start for s in segments]
+    fields[:, 3] = np.cumsum(lengths) - lengths
+    table = np.concatenate([np.asarray(s.blocks, np.int64) for s in segments])
+    return Sequences(torch.from_numpy(fields), torch.from_numpy(table))
 
 
 def _groups(laid: Sequence[Segment]) -> list[Group]:

@@ -1,21 +1,34 @@
 """Every projection of every lean model. This file alone decides which kernel multiplies.
 
-On a CPU, bfloat16 weights are packed once for oneDNN: half the time of ``F.linear`` at small
-batches, equal at large ones (figures in ARCHITECTURE's design notes: 15 against 26 ms for a
-262144 x 640 head at batch 1). Everywhere else ``F.linear`` is used as it is.
+packed weights, a CPU with AVX2, kernels built     our own kernels, on float32 activations
+bfloat16 weights, a CPU that multiplies bfloat16   oneDNN, weights packed once: half the time of
+                                                   ``F.linear`` at small batches
+anything else                                      ``F.linear``, packed weights made dense
 """
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from inference_workers.layers.packing import Q8, ROWS, Kind, row_scales, unpack
+from inference_workers.native import Kernels, Part, kernels
 
 _BF16_OK: bool = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 """Whether this CPU multiplies bfloat16 itself (AVX-512 and later)."""
 HEAD_PARTS = 4
 """The head's vocabulary is multiplied in this many parts: a part's logits stay in the cache until
 their maximum is known (62 instead of 103 ms for 64 greedy rows of a 262144 x 640 head)."""
+MARGIN = 8 * 21.25**0.5
+"""How far below the leader a token may seem to lie and yet be computed in full, by its upper four
+bits: eight standard deviations of what the lower four bits add, taken to be spread evenly over 0 to
+15 (variance 21.25). A token that is missed so would have to be a case in about 10^15."""
 
 
 def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
@@ -24,6 +37,50 @@ def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
     if device.type == "cpu" and (stored == torch.float16 or not _BF16_OK):
         return torch.float32
     return stored
+
+
+def packed_dtype(device: torch.device) -> torch.dtype:
+    """In which dtype to serve packed weights."""
+    if device.type == "cpu" and kernels() is not None:
+        return torch.float32
+    return compute_dtype(torch.bfloat16, device)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A packed matrix of ``rows`` by ``columns`` weights; ``data`` is uint8, see ``packing``."""
+
+    kind: Kind
+    data: Tensor
+    rows: int
+    columns: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows, self.columns
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+    def dense(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        values = unpack(self.kind, self.data.numpy(), self.rows, self.columns)
+        return torch.from_numpy(values).to(device=device, dtype=dtype)
+
+    def part(self, at: int = 0) -> Part:
+        """For the kernels; ``at`` is where its outputs begin. Keep ``data`` as long as it."""
+        first = self.data.data_ptr()
+        tiles = -(-self.rows // ROWS) * (self.columns // 32)
+        second = first + tiles * self.kind.first
+        return Part(self.kind.number, self.rows, self.columns, at, first, second)
+
+
+Matrix = Tensor | Packed
+
+
+def stays_packed(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether packed weights are used as they are; otherwise they are made dense once."""
+    return device.type == "cpu" and dtype == torch.float32 and kernels() is not None
 
 
 def _packs(weight: Tensor) -> bool:
@@ -36,21 +93,33 @@ class Linear:
     ``adapter_rows`` is reserved for the adapter of each row; there is none yet.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.outputs, self.inputs = weight.shape
-        self.bytes = weight.nbytes + (bias.nbytes if bias is not None else 0)
+    def __init__(self, weight: Matrix | Sequence[Matrix], bias: Tensor | None = None) -> None:
+        weights = [weight] if isinstance(weight, Tensor | Packed) else list(weight)
+        self.outputs = sum(w.shape[0] for w in weights)
+        self.inputs = int(weights[0].shape[1])
         self._bias = bias
-        self._packed = _packs(weight)
-        self._weight = (
-            torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
-            if self._packed
-            else weight.contiguous()
-        )
+        self._packed: PackedProduct | None = None
+        if all(isinstance(w, Packed) for w in weights):
+            self._packed = PackedProduct([w for w in weights if isinstance(w, Packed)])
+            self.bytes = self._packed.bytes
+        else:
+            dense = [_dense(w, like=weights) for w in weights]
+            matrix = dense[0] if len(dense) == 1 else torch.cat(dense)
+            self.bytes = matrix.nbytes
+            self._reordered = _packs(matrix)
+            self._weight = (
+                torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous())
+                if self._reordered
+                else matrix.contiguous()
+            )
+        self.bytes += bias.nbytes if bias is not None else 0
 
     def forward(self, x: Tensor, adapter_rows: Tensor | None = None) -> Tensor:
         if adapter_rows is not None:
             raise NotImplementedError("adapters are not served yet")
-        if self._packed:
+        if self._packed is not None:
+            return self._packed.forward(x, self._bias)
+        if self._reordered:
             result: Tensor = torch.ops.mkldnn._linear_pointwise(
                 x, self._weight, self._bias, "none", [], ""
             )
@@ -58,29 +127,123 @@ class Linear:
         return F.linear(x, self._weight, self._bias)
 
     @classmethod
-    def fused(cls, weights: list[Tensor], biases: list[Tensor] | None = None) -> Linear:
+    def fused(cls, weights: Sequence[Matrix], biases: Sequence[Tensor] | None = None) -> Linear:
         """Several projections of one input as a single product; outputs in the order given."""
-        return cls(torch.cat(weights), torch.cat(biases) if biases else None)
+        return cls(weights, torch.cat(list(biases)) if biases else None)
+
+
+def _dense(weight: Matrix, *, like: Sequence[Matrix]) -> Tensor:
+    if isinstance(weight, Tensor):
+        return weight
+    other = next(w for w in like if isinstance(w, Tensor))
+    return weight.dense(other.dtype, other.device)
+
+
+class PackedProduct:
+    """Products with packed matrices of one input by our own kernels, on float32 rows.
+
+    Rows become signed bytes with a scale for each 32 of them on the way (llama.cpp's Q8_0). A
+    row's result does not depend on the other rows.
+    """
+
+    def __init__(self, weights: Sequence[Packed]) -> None:
+        found = kernels()
+        assert found is not None, "packed weights without kernels"
+        self._kernels: Kernels = found
+        self.weights = tuple(weights)
+        self.inputs = weights[0].columns
+        self.outputs = 0
+        parts = []
+        for weight in weights:
+            parts.append(weight.part(self.outputs))
+            self.outputs += weight.rows
+        self._parts = (Part * len(parts))(*parts)
+        self._address = ctypes.addressof(self._parts)
+        self._work = self.inputs * self.outputs
+        self.bytes = sum(weight.nbytes for weight in weights)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        x = x.contiguous()
+        rows = x.shape[0]
+        out = torch.empty((rows, self.outputs))
+        failed = self._kernels.to(rows * self._work).lm_linear(
+            x.data_ptr(), rows, self.inputs, self._address, len(self._parts),
+            None if bias is None else bias.data_ptr(), out.data_ptr(), self.outputs,
+        )  # fmt: skip
+        if failed:
+            raise MemoryError
+        return out
+
+    def greedy(self, x: Tensor, margins: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Each row's largest output and its index, of a single matrix; see ``lm_greedy``."""
+        x = x.contiguous()
+        rows = x.shape[0]
+        best, token = torch.empty(rows), torch.empty(rows, dtype=torch.int64)
+        failed = self._kernels.long.lm_greedy(
+            x.data_ptr(), rows, self.inputs, self._address,
+            None if margins is None else margins.data_ptr(), best.data_ptr(), token.data_ptr(),
+        )  # fmt: skip
+        if failed:
+            raise MemoryError
+        return best, token
+
+    def look_up(self, tokens: Tensor, factor: float) -> Tensor:
+        """Rows of a single matrix, times ``factor``."""
+        out = torch.empty((tokens.shape[0], self.inputs))
+        self._kernels.short.lm_look_up(
+            self._address, tokens.data_ptr(), tokens.shape[0], factor, out.data_ptr()
+        )
+        return out
+
+
+class Embedding:
+    """Rows of a matrix by token, times ``factor``."""
+
+    def __init__(self, weight: Matrix, factor: Tensor | None = None) -> None:
+        self.weight = weight
+        self.bytes = weight.nbytes
+        self._factor = factor
+        self._scalar = 1.0 if factor is None else float(factor)
+        self._packed = PackedProduct([weight]) if isinstance(weight, Packed) else None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if self._packed is not None:
+            return self._packed.look_up(tokens, self._scalar)
+        assert isinstance(self.weight, Tensor)
+        rows = self.weight[tokens]
+        return rows if self._factor is None else rows * self._factor
 
 
 class Head:
     """The projection to the vocabulary, with the greedy choice made part by part.
 
-    A tied embedding keeps its plain matrix for looking rows up; where the head packs, its packed
-    copy counts as memory of its own.
+    A tied embedding keeps its plain matrix for looking rows up; where the head is reordered for
+    oneDNN, that copy counts as memory of its own.
     """
 
-    def __init__(self, weight: Tensor, *, shared: bool) -> None:
-        vocabulary = weight.shape[0]
-        step = -(-vocabulary // HEAD_PARTS) if _packs(weight) else vocabulary
+    def __init__(self, weight: Matrix, *, shared: bool) -> None:
+        self.vocabulary = int(weight.shape[0])
+        self.bytes = 0
+        self._packed: PackedProduct | None = None
+        self._margins: Tensor | None = None
+        self._parts: list[tuple[int, Linear]] = []
+        if isinstance(weight, Packed):
+            self._packed = PackedProduct([weight])
+            if weight.kind is Q8:
+                self._margins = _margins(weight)
+            self.bytes = 0 if shared else weight.nbytes
+            return
+        step = -(-self.vocabulary // HEAD_PARTS) if _packs(weight) else self.vocabulary
         step = -(-step // 512) * 512
-        starts = range(0, vocabulary, step)
+        starts = range(0, self.vocabulary, step)
         self._parts = [(start, Linear(weight[start : start + step])) for start in starts]
-        self.vocabulary = vocabulary
-        self.bytes = 0 if shared and not _packs(weight) else sum(p.bytes for _, p in self._parts)
+        if not shared or _packs(weight):
+            self.bytes = sum(part.bytes for _, part in self._parts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(rows, vocabulary)`` in the weights' dtype."""
+        if self._packed is not None:
+            return self._packed.forward(x)
         if len(self._parts) == 1:
             return self._parts[0][1].forward(x)
         logits = x.new_empty((x.shape[0], self.vocabulary))
@@ -90,6 +253,8 @@ class Head:
 
     def greedy(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Each row's largest logit (NaN if any is) and its token, without keeping the logits."""
+        if self._packed is not None:
+            return self._packed.greedy(x, self._margins)
         best, token = greedy(self._parts[0][1].forward(x))
         for start, part in self._parts[1:]:
             value, index = greedy(part.forward(x))
@@ -98,6 +263,13 @@ class Head:
             best = torch.where(better, value, best)
             token = torch.where(better, index + start, token)
         return best, token
+
+
+def _margins(weight: Packed) -> Tensor:
+    """For each token, what its lower four bits may add to its logit for an input of length 1."""
+    scales = row_scales(weight.kind, weight.data.numpy(), weight.rows, weight.columns)
+    largest = np.abs(scales).max(1) * np.float32(MARGIN)
+    return torch.from_numpy(np.pad(largest, (0, -weight.rows % ROWS)).astype(np.float32))
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inference_workers.native import kernels
+
 # A float32 scale on bfloat16 input is meant (see below); torch says once that it is not fused.
 warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
 
@@ -24,15 +26,36 @@ class RMSNorm:
     """
 
     def __init__(self, scale: Tensor, eps: float, *, offset: float = 0.0) -> None:
-        self._scale = scale.float() + offset if offset else scale
+        self._scale = scale.float() + offset if offset else scale.contiguous()
         self._shape = (scale.shape[-1],)
         self._eps = eps
         self.bytes = self._scale.nbytes
+        self._native = (
+            kernels() is not None
+            and self._scale.device.type == "cpu"
+            and self._scale.dtype == torch.float32
+            and self._shape[0] % 8 == 0
+        )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """The normalised rows, added to ``onto`` where that is given."""
+        if self._native and x.dtype == torch.float32:
+            return self._by_kernel(x.contiguous(), onto)
         if x.shape[0] >= MANY_ROWS and x.device.type == "cpu":
-            return _normalised(x, self._eps).mul_(self._scale).to(x.dtype)
-        return F.rms_norm(x, self._shape, self._scale, self._eps)
+            result = _normalised(x, self._eps).mul_(self._scale).to(x.dtype)
+        else:
+            result = F.rms_norm(x, self._shape, self._scale, self._eps)
+        return result if onto is None else onto + result
+
+    def _by_kernel(self, x: Tensor, onto: Tensor | None) -> Tensor:
+        found = kernels()
+        assert found is not None
+        out = torch.empty_like(x)
+        found.to(x.numel()).lm_rms_norm(
+            x.data_ptr(), x.numel() // self._shape[0], self._shape[0], self._scale.data_ptr(),
+            self._eps, None if onto is None else onto.data_ptr(), out.data_ptr(),
+        )  # fmt: skip
+        return out
 
 
 class LayerNorm:
@@ -53,13 +76,12 @@ class HeadsNorm:
     def __init__(
         self, query: Tensor, key: Tensor, heads: tuple[int, int], eps: float, *, offset: float = 0.0
     ) -> None:
-        scales = [query.expand(heads[0], -1), key.expand(heads[1], -1)]
-        self._scale = torch.cat(scales).float() + offset
-        self._eps = eps
+        self.query, self.key, self.eps = query.float() + offset, key.float() + offset, eps
+        self._scale = torch.cat((self.query.expand(heads[0], -1), self.key.expand(heads[1], -1)))
         self.bytes = self._scale.nbytes
 
     def forward(self, x: Tensor) -> Tensor:
-        return _normalised(x, self._eps).mul_(self._scale).to(x.dtype)
+        return _normalised(x, self.eps).mul_(self._scale).to(x.dtype)
 
 
 def _normalised(x: Tensor, eps: float) -> Tensor:

@@ -41,6 +41,22 @@ def frequencies(parameters: Mapping[str, Any], size: int) -> Tensor:
     return (1 - blend) * result / factor + blend * result
 
 
+class Rotation:
+    """Tables of cosines and signed sines ``(positions, size)``, and the positions of a batch."""
+
+    def __init__(self, cosines: Tensor, sines: Tensor, positions: Tensor) -> None:
+        self.cosines, self.sines = cosines, sines
+        self._positions = positions
+        self._rows: tuple[Tensor, Tensor] | None = None
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Each position's cosines and sines ``(rows, 1, size)``; gathered once a step."""
+        if self._rows is None:
+            cosines, sines = self.cosines[self._positions], self.sines[self._positions]
+            self._rows = cosines.unsqueeze(1), sines.unsqueeze(1)
+        return self._rows
+
+
 def _yarn_kept(parameters: Mapping[str, Any], size: int) -> Tensor:
     """How much of each pair's own frequency YaRN keeps, 0 to 1: a ramp over the pairs between those
     that turn ``beta_fast`` and ``beta_slow`` times within the context trained on."""
@@ -76,7 +92,7 @@ def attention_factor(parameters: Mapping[str, Any]) -> float:
 
 
 class Rotary:
-    """Tables of cosines and sines, grown as positions are met; rows are gathered once a step.
+    """Tables of cosines and sines, grown as positions are met.
 
     Both are multiplied by ``factor`` (see ``attention_factor``).
     """
@@ -104,16 +120,16 @@ class Rotary:
             torch.cat((-sin, sin), -1).to(self._dtype),
         )
 
-    def at(self, positions: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-        """Cosines and signed sines ``(rows, 1, size)`` for positions up to ``longest``."""
+    def at(self, positions: Tensor, longest: int) -> Rotation:
+        """The rotation of rows at ``positions``, of which ``longest`` is the largest."""
         while longest >= self._tables[0].shape[0]:
             self._tables = self._compute(2 * self._tables[0].shape[0])
-        cos, sin = self._tables
-        return cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)
+        return Rotation(*self._tables, positions)
 
 
-def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Rotate ``x`` of shape ``(rows, heads, size)`` by its rows' angles."""
+    cosines, sines = rotation.rows()
     half = x.shape[-1] // 2
     swapped = torch.cat((x[..., half:], x[..., :half]), -1)
-    return torch.addcmul(x * table[0], swapped, table[1])
+    return torch.addcmul(x * cosines, swapped, sines)

@@ -12,7 +12,7 @@ from torch import Tensor
 from inference_workers.errors import ModelError
 from inference_workers.layers.attention import KeyValues, LayerShape
 from inference_workers.layers.batch import Batch, Window
-from inference_workers.layers.linear import Linear
+from inference_workers.layers.linear import Linear, Matrix, Packed, stays_packed
 from inference_workers.layers.norm import LayerNorm
 
 
@@ -31,10 +31,16 @@ class ModelShape:
     dtype: torch.dtype
     device: torch.device
     bytes: int
+    halves_cached: bool = False
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Of keys and values: float16 where the kernels read that and the weights are packed."""
+        return torch.float16 if self.halves_cached else self.dtype
 
     def token_bytes(self) -> int:
         """Cache memory of one token."""
-        return sum(layer.values() for layer in self.layers) * self.dtype.itemsize
+        return sum(layer.values() for layer in self.layers) * self.cache_dtype.itemsize
 
 
 class CausalModel(Protocol):
@@ -56,7 +62,7 @@ class Weights:
 
     def __init__(
         self,
-        tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, Matrix],
         prefix: str,
         *,
         dtype: torch.dtype,
@@ -83,17 +89,32 @@ class Weights:
         if full not in self._tensors:
             return None
         tensor = self._tensors[full]
-        if tuple(tensor.shape) != shape:
-            raise ModelError(
-                f"The tensor {full!r} has shape {tuple(tensor.shape)}, but the configuration says "
-                f"{shape}. They belong to different checkpoints: prepare the model again."
-            )
+        self._check(full, tensor.shape, shape)
+        if isinstance(tensor, Packed):
+            return tensor.dense(self.dtype, self.device)
         return tensor.to(device=self.device, dtype=self.dtype)
+
+    def _check(self, name: str, shape: Sequence[int], promised: Sequence[int]) -> None:
+        if tuple(shape) != tuple(promised):
+            raise ModelError(
+                f"The tensor {name!r} has shape {tuple(shape)}, but the configuration says "
+                f"{tuple(promised)}. They belong to different checkpoints: prepare the model again."
+            )
+
+    def matrix(self, name: str, rows: int, columns: int) -> Matrix:
+        """As ``get``, for a matrix that is multiplied; packed weights stay packed if they can."""
+        found = self._tensors.get(self._prefix + name)
+        if not isinstance(found, Packed):
+            return self.get(name, rows, columns)
+        self._check(self._prefix + name, found.shape, (rows, columns))
+        if stays_packed(self.dtype, self.device):
+            return found
+        return found.dense(self.dtype, self.device)
 
     def linear(self, *outputs: tuple[str, int], inputs: int, bias: bool) -> Linear:
         """The projections ``(name, rows)`` of one input as a single product."""
         biases = [self.get(f"{name}.bias", rows) for name, rows in outputs] if bias else None
-        weights = [self.get(f"{name}.weight", rows, inputs) for name, rows in outputs]
+        weights = [self.matrix(f"{name}.weight", rows, inputs) for name, rows in outputs]
         return Linear.fused(weights, biases)
 
     def layer_norm(self, name: str, size: int, eps: float, *, learnt: bool = True) -> LayerNorm:
@@ -104,7 +125,7 @@ class Weights:
     def under(self, prefix: str) -> Weights:
         return Weights(self._tensors, self._prefix + prefix, dtype=self.dtype, device=self.device)
 
-    def head(self, embedding: Tensor, *, tied: bool) -> tuple[Tensor, bool]:
+    def head(self, embedding: Matrix, *, tied: bool) -> tuple[Matrix, bool]:
         """The vocabulary's projection, and whether it shares the embedding's matrix."""
         name = "lm_head.weight"
         root = next((k for k in self._tensors if k.endswith(name)), None)
@@ -112,12 +133,12 @@ class Weights:
             if not tied:
                 raise ModelError(f"The weights have no tensor {name!r}: prepare the model again.")
             return embedding, True
-        return Weights(self._tensors, root[: -len(name)], dtype=self.dtype, device=self.device).get(
-            name, *embedding.shape
-        ), False
+        return Weights(
+            self._tensors, root[: -len(name)], dtype=self.dtype, device=self.device
+        ).matrix(name, *embedding.shape), False
 
 
-def text_prefix(tensors: Mapping[str, Tensor], key: str = "embed_tokens.weight") -> str:
+def text_prefix(tensors: Mapping[str, Matrix], key: str = "embed_tokens.weight") -> str:
     """What precedes the embedding ``key``: ``model.``, ``language_model.model.`` and the like."""
     for name in tensors:
         if name.endswith(key):

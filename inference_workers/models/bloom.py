@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from inference_workers.layers.attention import KeyValues, LayerShape, alibi_slopes, attend
 from inference_workers.layers.batch import Batch
-from inference_workers.layers.linear import Head, Linear
+from inference_workers.layers.linear import Embedding, Head, Matrix
 from inference_workers.models.base import ModelShape, Weights, text_prefix
 
 EMBEDDING = "word_embeddings.weight"
@@ -30,15 +30,16 @@ class Bloom:
     def __init__(
         self,
         config: Any,
-        tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, Matrix],
         *,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         weights = Weights(tensors, text_prefix(tensors, EMBEDDING), dtype=dtype, device=device)
         size, eps = config.hidden_size, config.layer_norm_epsilon
-        self._embedding = weights.get(EMBEDDING, config.vocab_size, size)
-        head, shared = weights.head(self._embedding, tied=config.tie_word_embeddings)
+        embedding = weights.matrix(EMBEDDING, config.vocab_size, size)
+        self._embedding = Embedding(embedding)
+        head, shared = weights.head(embedding, tied=config.tie_word_embeddings)
         self._head = Head(head, shared=shared)
         self._embedding_norm = weights.layer_norm("word_embeddings_layernorm", size, eps)
         self._norm = weights.layer_norm("ln_f", size, eps)
@@ -47,7 +48,7 @@ class Bloom:
             BloomLayer(config, weights.under(f"h.{i}."), self._slopes)
             for i in range(config.n_layer)
         ]
-        used = self._embedding.nbytes + self._head.bytes
+        used = self._embedding.bytes + self._head.bytes
         used += self._embedding_norm.bytes + self._norm.bytes
         self.shape = ModelShape(
             vocabulary=config.vocab_size,
@@ -62,7 +63,7 @@ class Bloom:
         self.greedy = self._head.greedy
 
     def forward(self, batch: Batch, stores: Sequence[KeyValues]) -> Tensor:
-        x = self._embedding_norm.forward(self._embedding[batch.tokens])
+        x = self._embedding_norm.forward(self._embedding.forward(batch.tokens))
         for layer, store in zip(self._layers, stores, strict=True):
             x = layer.forward(x, batch, store)
         return self._norm.forward(x.index_select(0, batch.wanted))
@@ -76,10 +77,7 @@ class BloomLayer:
         self.shape = LayerShape(self._heads, self._head_size, self._head_size)
         self._scale = self._head_size**-0.5
         attention, mlp = weights.under("self_attention."), weights.under("mlp.")
-        self._qkv = Linear(
-            self._sorted(attention.get("query_key_value.weight", 3 * size, size)),
-            self._sorted(attention.get("query_key_value.bias", 3 * size)),
-        )
+        self._qkv = attention.linear(("query_key_value", 3 * size), inputs=size, bias=True)
         self._out = attention.linear(("dense", size), inputs=size, bias=True)
         self._up = mlp.linear(("dense_h_to_4h", 4 * size), inputs=size, bias=True)
         self._down = mlp.linear(("dense_4h_to_h", size), inputs=4 * size, bias=True)
@@ -90,15 +88,11 @@ class BloomLayer:
         parts = (self._qkv, self._out, self._up, self._down, *norms)
         self.bytes = sum(part.bytes for part in parts)
 
-    def _sorted(self, fused: Tensor) -> Tensor:
-        """Rows lie head by head, each with its query, key and value: all queries come first."""
-        split = fused.view(self._heads, 3, self._head_size, *fused.shape[1:])
-        return split.transpose(0, 1).reshape(fused.shape)
-
     def forward(self, x: Tensor, batch: Batch, store: KeyValues) -> Tensor:
         normed = self._before_attention.forward(x)
-        heads = self._qkv.forward(normed).view(x.shape[0], -1, self._head_size)
-        queries, keys, values = heads.chunk(3, 1)
+        # Outputs lie head by head, each with its query, key and value.
+        heads = self._qkv.forward(normed).view(x.shape[0], self._heads, 3, self._head_size)
+        queries, keys, values = heads.unbind(2)
         store.write(batch.slots, keys, values)
         attended = attend(
             queries, store, batch, window=None, scale=self._scale, slopes=self._slopes

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from inference_workers.layers.activation import gated
 from inference_workers.layers.attention import KeyValues, LayerShape, attend, windows
 from inference_workers.layers.batch import Batch, Window
-from inference_workers.layers.linear import Head, Linear
+from inference_workers.layers.heads import Heads
+from inference_workers.layers.linear import Embedding, Head, Linear, Matrix
 from inference_workers.layers.norm import HeadsNorm, RMSNorm
-from inference_workers.layers.rotary import SUPPORTED, Rotary, frequencies, rotate
+from inference_workers.layers.rotary import SUPPORTED, Rotary, Rotation, frequencies
 from inference_workers.models.base import ModelShape, Weights, text_prefix
 
 _WINDOWED = "sliding_attention"
@@ -40,7 +41,7 @@ class Gemma3:
     def __init__(
         self,
         config: Any,
-        tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, Matrix],
         *,
         dtype: torch.dtype,
         device: torch.device,
@@ -48,10 +49,11 @@ class Gemma3:
         config = _text(config)
         weights = Weights(tensors, text_prefix(tensors), dtype=dtype, device=device)
         size, eps = config.hidden_size, config.rms_norm_eps
-        self._embedding = weights.get("embed_tokens.weight", config.vocab_size, size)
+        embedding = weights.matrix("embed_tokens.weight", config.vocab_size, size)
         # Rounded as transformers does: the factor is a number of the weights' dtype.
-        self._factor = torch.tensor(size**0.5, dtype=dtype, device=device)
-        head, shared = weights.head(self._embedding, tied=config.tie_word_embeddings)
+        factor = torch.tensor(size**0.5, dtype=dtype, device=device)
+        self._embedding = Embedding(embedding, factor)
+        head, shared = weights.head(embedding, tied=config.tie_word_embeddings)
         self._head = Head(head, shared=shared)
         self._norm = RMSNorm(weights.get("norm.weight", size), eps, offset=1)
         kinds = config.layer_types[: config.num_hidden_layers]
@@ -63,7 +65,7 @@ class Gemma3:
             for kind, rope in config.rope_parameters.items()
             if kind in kinds
         }
-        used = self._embedding.nbytes + self._head.bytes + self._norm.bytes
+        used = self._embedding.bytes + self._head.bytes + self._norm.bytes
         self.shape = ModelShape(
             vocabulary=config.vocab_size,
             context_length=config.max_position_embeddings,
@@ -77,12 +79,12 @@ class Gemma3:
         self.greedy = self._head.greedy
 
     def forward(self, batch: Batch, stores: Sequence[KeyValues]) -> Tensor:
-        x = self._embedding[batch.tokens] * self._factor
-        tables = {
+        x = self._embedding.forward(batch.tokens)
+        rotations = {
             kind: rotary.at(batch.positions, batch.longest) for kind, rotary in self._rotary.items()
         }
         for layer, store in zip(self._layers, stores, strict=True):
-            x = layer.forward(x, tables[layer.kind], batch, store)
+            x = layer.forward(x, rotations[layer.kind], batch, store)
         return self._norm.forward(x.index_select(0, batch.wanted))
 
 
@@ -100,7 +102,9 @@ class Gemma3Layer:
         def linear(name: str, *outputs: tuple[str, int], inputs: int, bias: bool) -> Linear:
             parts = weights.under(name)
             biases = [parts.get(f"{n}.bias", rows) for n, rows in outputs] if bias else None
-            return Linear.fused([parts.get(f"{n}.weight", r, inputs) for n, r in outputs], biases)
+            return Linear.fused(
+                [parts.matrix(f"{n}.weight", r, inputs) for n, r in outputs], biases
+            )
 
         def norm(name: str) -> RMSNorm:
             return RMSNorm(weights.get(f"{name}.weight", size), eps, offset=1)
@@ -116,29 +120,22 @@ class Gemma3Layer:
             weights.get(f"self_attn.{name}_norm.weight", self._head_size) for name in ("q", "k")
         )
         heads = (self._heads, self._key_heads)
-        self._qk_norm = HeadsNorm(query_scale, key_scale, heads, eps, offset=1)
+        norms = HeadsNorm(query_scale, key_scale, heads, eps, offset=1)
+        self._split = Heads(*heads, self._head_size, norms)
         self._before_attention = norm("input_layernorm")
         self._after_attention = norm("post_attention_layernorm")
         self._before_mlp = norm("pre_feedforward_layernorm")
         self._after_mlp = norm("post_feedforward_layernorm")
-        parts = (self._qkv, self._out, self._gate_up, self._down, self._qk_norm)
+        parts = (self._qkv, self._out, self._gate_up, self._down, norms)
         self.bytes = sum(part.bytes for part in parts) + 4 * self._before_mlp.bytes
 
-    def forward(
-        self, x: Tensor, table: tuple[Tensor, Tensor], batch: Batch, store: KeyValues
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, batch: Batch, store: KeyValues) -> Tensor:
         qkv = self._qkv.forward(self._before_attention.forward(x))
-        heads = qkv.view(x.shape[0], -1, self._head_size)
-        rotated = self._heads + self._key_heads
-        qk = rotate(self._qk_norm.forward(heads[:, :rotated]), table)
-        store.write(batch.slots, qk[:, self._heads :], heads[:, rotated:])
-        attended = attend(
-            qk[:, : self._heads], store, batch, window=self._window, scale=self._scale
-        )
-        x = x + self._after_attention.forward(self._out.forward(attended))
-        gate, up = self._gate_up.forward(self._before_mlp.forward(x)).chunk(2, -1)
-        mixed = F.gelu(gate, approximate="tanh") * up
-        return x + self._after_mlp.forward(self._down.forward(mixed))
+        queries = self._split.place(qkv, rotation, batch, store)
+        attended = attend(queries, store, batch, window=self._window, scale=self._scale)
+        x = self._after_attention.forward(self._out.forward(attended), onto=x)
+        mixed = gated(self._gate_up.forward(self._before_mlp.forward(x)), "gelu_tanh")
+        return self._after_mlp.forward(self._down.forward(mixed), onto=x)
 
 
 def _text(config: Any) -> Any:

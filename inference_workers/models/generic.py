@@ -24,7 +24,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache
 from inference_workers.errors import ModelError
 from inference_workers.layers.attention import KeyValues, LayerShape
 from inference_workers.layers.batch import Batch, Segment
-from inference_workers.layers.linear import greedy
+from inference_workers.layers.linear import Matrix, Packed, greedy
 from inference_workers.models.base import ModelShape
 
 
@@ -34,7 +34,7 @@ class Generic:
     def __init__(
         self,
         config: Any,
-        tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, Matrix],
         *,
         dtype: torch.dtype,
         device: torch.device,
@@ -159,7 +159,7 @@ def _gathered(stores: Sequence[KeyValues], slots: Tensor) -> DynamicCache:
 
 
 def _module(
-    config: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device
+    config: Any, tensors: Mapping[str, Matrix], dtype: torch.dtype, device: torch.device
 ) -> Any:
     """transformers' module with the weights, checked to be complete."""
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
@@ -177,7 +177,10 @@ def _module(
         module, report = kind.from_pretrained(
             None,
             config=config,
-            state_dict=dict(tensors),
+            state_dict={
+                name: tensor.dense(dtype, device) if isinstance(tensor, Packed) else tensor
+                for name, tensor in tensors.items()
+            },
             dtype=dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,

@@ -1,4 +1,7 @@
-"""A GGUF file becomes an ordinary model folder: bfloat16 safetensors, config, tokenizer.
+"""A GGUF file becomes an ordinary model folder: safetensors, config, tokenizer.
+
+Quantised matrices keep their codes (``gguf_blocks``), other tensors become bfloat16, and those of
+one dimension stay float32: norms are small, and what they were trained to is not rounded.
 
 Whatever llama.cpp's converter did to names and values is undone here (``gguf_families``), so that
 nothing after this module needs to know where a model came from.
@@ -10,10 +13,14 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from inference_workers.errors import ModelError
+from inference_workers.layers.packing import Kind
+from inference_workers.models.gguf_blocks import packed, packed_kind
 from inference_workers.models.gguf_families import (
     FAMILIES,
     ROPE_FREQS,
@@ -24,7 +31,7 @@ from inference_workers.models.gguf_families import (
 )
 from inference_workers.models.gguf_file import GgufFile, TensorInfo
 from inference_workers.models.gguf_tokenizer import build_tokenizer
-from inference_workers.models.safetensors_file import write_bf16
+from inference_workers.models.safetensors_file import Output, to_bf16, write_tensors
 
 Progress = Callable[[float, str], None]
 
@@ -65,15 +72,19 @@ def _convert(path: Path, out: Path, progress: Progress) -> None:
         total = sum(info.parameters for _, info in tensors) or 1
         done = 0
 
-        def pieces(name: str, info: TensorInfo) -> Iterator[Array]:
+        def told(name: str, info: TensorInfo, kind: Kind | None) -> Iterator[npt.NDArray[Any]]:
             nonlocal done
-            for piece in _values(file, family, config, name, info):
-                yield piece
-                done += piece.size
-                progress(0.2 + 0.8 * done / total, "Converting the weights")
+            yield from _stored(file, family, config, name, info, kind)
+            done += info.parameters
+            progress(0.2 + 0.8 * done / total, "Converting the weights")
 
-        weights = [(name, info.shape, pieces(name, info)) for name, info in tensors]
-        write_bf16(out / "model.safetensors", weights)
+        outputs = []
+        for name, info in tensors:
+            kind = packed_kind(info.type_name) if len(info.shape) == 2 else None
+            dtype = "F32" if len(info.shape) == 1 else "U8" if kind else "BF16"
+            pieces = told(name, info, kind)
+            outputs.append(Output(name, dtype, info.shape, pieces, kind.name if kind else ""))
+        write_tensors(out / "model.safetensors", outputs)
         (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         template = file.metadata.get("tokenizer.chat_template")
         if isinstance(template, str) and template:
@@ -85,7 +96,7 @@ def _named_tensors(
 ) -> list[tuple[str, TensorInfo]]:
     named = []
     for info in file.tensors.values():
-        if info.name == ROPE_FREQS and config["rope_parameters"].get("rope_type") == "llama3":
+        if info.name == ROPE_FREQS and config.get("rope_parameters", {}).get("rope_type"):
             continue  # The configuration says the same.
         name = _hf_name(info.name, family)
         if name is None:
@@ -112,6 +123,26 @@ def _hf_name(name: str, family: Family) -> str | None:
         return None
     prefix = "" if match[1] is None else f"{family.layers}.{match[1]}."
     return f"{prefix}{family.names[match[2]]}.{match[3]}"
+
+
+def _stored(
+    file: GgufFile,
+    family: Family,
+    config: Config,
+    name: str,
+    info: TensorInfo,
+    kind: Kind | None,
+) -> Iterator[npt.NDArray[Any]]:
+    """A tensor's bytes as they are written."""
+    if kind is not None:
+        raw = file.raw(info)
+        if family.reorder is not None and name.endswith(family.reordered):
+            # Rows are blocks of their own: they change places as they are.
+            raw = family.reorder(name, raw, config)
+        yield packed(info.type_name, raw)
+        return
+    for piece in _values(file, family, config, name, info):
+        yield piece if len(info.shape) == 1 else to_bf16(piece)
 
 
 def _values(

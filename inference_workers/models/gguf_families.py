@@ -18,6 +18,7 @@ from inference_workers.errors import ModelError
 from inference_workers.models.gguf_file import GgufFile
 
 Array = npt.NDArray[np.float32]
+Rows = npt.NDArray[Any]
 Config = dict[str, Any]
 MAX_LAYERS = 1024
 ROPE_FREQS = "rope_freqs.weight"
@@ -46,8 +47,8 @@ _HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_no
 class Family:
     """One GGUF architecture: its config, its tensors' names, and what was done to their values.
 
-    ``reorder(name, values, config)`` undoes a permutation of the rows of the tensors whose
-    Hugging Face names end in ``reordered``.
+    ``reorder(name, rows, config)`` undoes a permutation of the rows of the tensors whose Hugging
+    Face names end in ``reordered``; rows are values, or bytes of quantised blocks.
     """
 
     config: Callable[[GgufFile, str], Config]
@@ -55,7 +56,7 @@ class Family:
     layers: str = "model.layers"
     norm_offset: float = 0.0
     reordered: tuple[str, ...] = ()
-    reorder: Callable[[str, Array, Config], Array] | None = None
+    reorder: Callable[[str, Rows, Config], Rows] | None = None
 
 
 def layer_count(file: GgufFile, architecture: str) -> int:
@@ -231,14 +232,14 @@ def _bloom_config(file: GgufFile, architecture: str) -> Config:
     }
 
 
-def _halves_together(name: str, values: Array, config: Config) -> Array:
+def _halves_together(name: str, values: Rows, config: Config) -> Rows:
     """Query and key rows as pairs (a rotary embedding of neighbours) become two halves again."""
     heads = config["num_attention_heads" if "q_proj" in name else "num_key_value_heads"]
     split = values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:])
     return np.ascontiguousarray(split.swapaxes(1, 2).reshape(values.shape))
 
 
-def _head_by_head(name: str, values: Array, config: Config) -> Array:
+def _head_by_head(name: str, values: Rows, config: Config) -> Rows:
     """All queries, all keys, all values become each head's own three again."""
     heads = config["n_head"]
     split = values.reshape(3, heads, values.shape[0] // heads // 3, *values.shape[1:])

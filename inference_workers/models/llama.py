@@ -8,18 +8,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from inference_workers.layers.activation import gated
 from inference_workers.layers.attention import KeyValues, LayerShape, attend, windows
 from inference_workers.layers.batch import Batch, Window
-from inference_workers.layers.linear import Head
+from inference_workers.layers.heads import Heads
+from inference_workers.layers.linear import Embedding, Head, Matrix
 from inference_workers.layers.norm import HeadsNorm, RMSNorm
 from inference_workers.layers.rotary import (
     SUPPORTED,
     Rotary,
+    Rotation,
     attention_factor,
     frequencies,
-    rotate,
 )
 from inference_workers.models.base import ModelShape, Weights, text_prefix
 
@@ -60,15 +61,16 @@ class Llama:
     def __init__(
         self,
         config: Any,
-        tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, Matrix],
         *,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         weights = Weights(tensors, text_prefix(tensors), dtype=dtype, device=device)
         size = config.hidden_size
-        self._embedding = weights.get("embed_tokens.weight", config.vocab_size, size)
-        head, shared = weights.head(self._embedding, tied=config.tie_word_embeddings)
+        embedding = weights.matrix("embed_tokens.weight", config.vocab_size, size)
+        self._embedding = Embedding(embedding)
+        head, shared = weights.head(embedding, tied=config.tie_word_embeddings)
         self._head = Head(head, shared=shared)
         self._norm = RMSNorm(weights.get("norm.weight", size), config.rms_norm_eps)
         self._layers = [
@@ -80,7 +82,7 @@ class Llama:
         self._rotary = Rotary(
             frequencies(rope, head_size), dtype, device, factor=attention_factor(rope)
         )
-        used = self._embedding.nbytes + self._head.bytes + self._norm.bytes
+        used = self._embedding.bytes + self._head.bytes + self._norm.bytes
         self.shape = ModelShape(
             vocabulary=config.vocab_size,
             context_length=config.max_position_embeddings,
@@ -94,22 +96,22 @@ class Llama:
         self.greedy = self._head.greedy
 
     def forward(self, batch: Batch, stores: Sequence[KeyValues]) -> Tensor:
-        x = self._embedding[batch.tokens]
-        table = self._rotary.at(batch.positions, batch.longest)
+        x = self._embedding.forward(batch.tokens)
+        rotation = self._rotary.at(batch.positions, batch.longest)
         for layer, store in zip(self._layers, stores, strict=True):
-            x = layer.forward(x, table, batch, store)
+            x = layer.forward(x, rotation, batch, store)
         return self._norm.forward(x.index_select(0, batch.wanted))
 
 
 class LlamaLayer:
     def __init__(self, config: Any, options: LayerOptions, weights: Weights) -> None:
         size, inner, eps = config.hidden_size, config.intermediate_size, config.rms_norm_eps
-        self._heads, self._key_heads = config.num_attention_heads, config.num_key_value_heads
-        self.head_size = getattr(config, "head_dim", None) or size // self._heads
+        heads = (config.num_attention_heads, config.num_key_value_heads)
+        self.head_size = getattr(config, "head_dim", None) or size // heads[0]
         self._window = options.window
-        self.shape = LayerShape(self._key_heads, self.head_size, self.head_size, self._window)
+        self.shape = LayerShape(heads[1], self.head_size, self.head_size, self._window)
         self._scale = self.head_size**-0.5
-        query, key = self._heads * self.head_size, self._key_heads * self.head_size
+        query, key = (count * self.head_size for count in heads)
         attention, mlp = weights.under("self_attn."), weights.under("mlp.")
         projections = (("q_proj", query), ("k_proj", key), ("v_proj", key))
         self._qkv = attention.linear(*projections, inputs=size, bias=options.qkv_bias)
@@ -117,30 +119,22 @@ class LlamaLayer:
         gates = (("gate_proj", inner), ("up_proj", inner))
         self._gate_up = mlp.linear(*gates, inputs=size, bias=options.mlp_bias)
         self._down = mlp.linear(("down_proj", size), inputs=inner, bias=options.mlp_bias)
-        self._heads_norm: HeadsNorm | None = None
+        norms: HeadsNorm | None = None
         if options.normed_heads:
             query_scale = attention.get("q_norm.weight", self.head_size)
             key_scale = attention.get("k_norm.weight", self.head_size)
-            heads = (self._heads, self._key_heads)
-            self._heads_norm = HeadsNorm(query_scale, key_scale, heads, eps)
+            norms = HeadsNorm(query_scale, key_scale, heads, eps)
+        self._split = Heads(*heads, self.head_size, norms)
         self._before_attention = RMSNorm(weights.get("input_layernorm.weight", size), eps)
         self._before_mlp = RMSNorm(weights.get("post_attention_layernorm.weight", size), eps)
         linears = (self._qkv, self._out, self._gate_up, self._down)
-        norms = 2 * self._before_mlp.bytes + (self._heads_norm.bytes if self._heads_norm else 0)
-        self.bytes = sum(part.bytes for part in linears) + norms
+        self.bytes = sum(part.bytes for part in linears) + 2 * self._before_mlp.bytes
+        self.bytes += norms.bytes if norms else 0
 
-    def forward(
-        self, x: Tensor, table: tuple[Tensor, Tensor], batch: Batch, store: KeyValues
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, batch: Batch, store: KeyValues) -> Tensor:
         qkv = self._qkv.forward(self._before_attention.forward(x))
-        heads = qkv.view(x.shape[0], -1, self.head_size)
-        qk = heads[:, : self._heads + self._key_heads]
-        if self._heads_norm is not None:
-            qk = self._heads_norm.forward(qk)
-        qk, values = rotate(qk, table), heads[:, self._heads + self._key_heads :]
-        store.write(batch.slots, qk[:, self._heads :], values)
-        queries = qk[:, : self._heads]
+        queries = self._split.place(qkv, rotation, batch, store)
         attended = attend(queries, store, batch, window=self._window, scale=self._scale)
         x = x + self._out.forward(attended)
-        gate, up = self._gate_up.forward(self._before_mlp.forward(x)).chunk(2, -1)
-        return x + self._down.forward(F.silu(gate) * up)
+        mixed = gated(self._gate_up.forward(self._before_mlp.forward(x)), "silu")
+        return x + self._down.forward(mixed)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from inference_workers.layers.attention import KeyValues, LayerShape, attend
 from inference_workers.layers.batch import Batch
-from inference_workers.layers.linear import Head
+from inference_workers.layers.linear import Embedding, Head, Matrix
 from inference_workers.models.base import ModelShape, Weights, text_prefix
 
 EPS = 1e-5
@@ -30,7 +30,7 @@ class Opt:
     def __init__(
         self,
         config: Any,
-        tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, Matrix],
         *,
         dtype: torch.dtype,
         device: torch.device,
@@ -38,9 +38,10 @@ class Opt:
         weights = Weights(tensors, text_prefix(tensors), dtype=dtype, device=device)
         size, narrow = config.hidden_size, config.word_embed_proj_dim
         rows = config.max_position_embeddings + OFFSET
-        self._embedding = weights.get("embed_tokens.weight", config.vocab_size, narrow)
+        embedding = weights.matrix("embed_tokens.weight", config.vocab_size, narrow)
+        self._embedding = Embedding(embedding)
         self._positions = weights.get("embed_positions.weight", rows, size)
-        head, shared = weights.head(self._embedding, tied=config.tie_word_embeddings)
+        head, shared = weights.head(embedding, tied=config.tie_word_embeddings)
         self._head = Head(head, shared=shared)
         self._project_in = self._project_out = self._norm = None
         if narrow != size:
@@ -53,7 +54,7 @@ class Opt:
             OptLayer(config, weights.under(f"layers.{i}.")) for i in range(config.num_hidden_layers)
         ]
         parts = (self._head, self._project_in, self._project_out, self._norm, *self._layers)
-        used = self._embedding.nbytes + self._positions.nbytes
+        used = self._embedding.bytes + self._positions.nbytes
         self.shape = ModelShape(
             vocabulary=config.vocab_size,
             context_length=config.max_position_embeddings,
@@ -67,7 +68,7 @@ class Opt:
         self.greedy = self._head.greedy
 
     def forward(self, batch: Batch, stores: Sequence[KeyValues]) -> Tensor:
-        x = self._embedding[batch.tokens]
+        x = self._embedding.forward(batch.tokens)
         if self._project_in is not None:
             x = self._project_in.forward(x)
         x = x + self._positions[batch.positions + OFFSET]

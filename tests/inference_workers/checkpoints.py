@@ -94,7 +94,7 @@ def _configs() -> dict[str, Any]:
             **_SMALL, ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False
         ),
         "opt-galactica": t.OPTConfig(
-            **_SMALL,
+            **{**_SMALL, "hidden_size": 64},
             ffn_dim=64,
             activation_function="gelu",
             enable_bias=False,

@@ -72,7 +72,7 @@ def test_query_and_key_norms_in_one_call_are_two_norms() -> None:
 
 def test_rotary_tables_grow_to_any_position() -> None:
     rotary = Rotary(frequencies({"rope_theta": 1e4}, 8), torch.float32, torch.device("cpu"))
-    cos, sin = rotary.at(torch.tensor([0, 5000]), 5000)
+    cos, sin = rotary.at(torch.tensor([0, 5000]), 5000).rows()
     angle = 5000.0
     assert cos[0, 0].tolist() == [1.0] * 8
     assert float(cos[1, 0, 0]) == pytest.approx(float(torch.tensor(angle).cos()), abs=1e-5)
