@@ -18,7 +18,16 @@ Step = Piece | Usage | reader.Notice
 
 FAILED_STATUS = {"worker_lost": 503, "model_unavailable": 503, "deadline": 504}
 """Statuses of a job that failed; a code that is not here, and not the caller's fault, is a 500."""
-CALLERS_FAULT = frozenset({"invalid_request", "context_length_exceeded", "too_large"})
+CALLERS_FAULT = frozenset(
+    {
+        "invalid_request",
+        "context_length_exceeded",
+        "too_large",
+        "invalid_guide",
+        "guide_too_complex",
+        "guide_unsupported",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

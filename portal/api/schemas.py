@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from inference_workers.contract import Sampling
+from inference_workers.contract import Guide, Sampling
+from portal.jobs import guides
+from portal.jobs.errors import InvalidRequest
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
@@ -73,6 +82,8 @@ class Request(Strict):
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] | None = None
     ignore_eos: bool | None = None
     seed: int | None = Field(default=None, ge=0, lt=2**63)
+    response_format: dict[str, Any] | None = None
+    guided_regex: Text | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
@@ -108,6 +119,18 @@ class Request(Strict):
                 raise ValueError("a stop string has 1 to 256 characters, none of them NUL")
         return value
 
+    @field_validator("response_format", "guided_regex")
+    @classmethod
+    def _guides(cls, value: Any, info: ValidationInfo) -> Any:
+        read = guides.of_pattern if info.field_name == "guided_regex" else guides.of_response_format
+        try:
+            guide = None if value is None else read(value)
+        except InvalidRequest as error:
+            raise ValueError(error.message) from None
+        if guide is not None and info.data.get("response_format") and guide.kind == "regex":
+            raise ValueError("give 'guided_regex' or 'response_format', not both")
+        return value
+
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> Request:
         if self.stream_options is not None and not self.stream:
@@ -117,6 +140,11 @@ class Request(Strict):
     @property
     def usage_wanted(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
+
+    def _guide(self) -> Guide | None:
+        if self.guided_regex is not None:
+            return guides.of_pattern(self.guided_regex)
+        return guides.of_response_format(self.response_format) if self.response_format else None
 
     def _sampling(self, **extra: Any) -> Sampling:
         """The shared fields as the contract's; what the caller left out keeps its default."""
@@ -138,6 +166,7 @@ class Request(Strict):
             logit_bias={int(key): bias for key, bias in (self.logit_bias or {}).items()},
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             stop_token_ids=tuple(self.stop_token_ids or ()),
+            guide=self._guide(),
             **extra,
         )
 
