@@ -54,8 +54,6 @@ class Limits:
             raise RequestError(
                 "deterministic: fixed kernels and shapes are not available yet. Leave it out."
             )
-        if job.sampling.guide is not None:
-            raise RequestError("guide: guided output can't be served yet. Leave it out.")
         if self.digest and job.model_digest and job.model_digest != self.digest:
             raise RequestError(
                 f"The job was made for weights {job.model_digest}, but this worker has "

@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from inference_workers.contract import Sampling
+from inference_workers.contract import Guide, Sampling
 from portal.api.base import Strict, Text, TokenIds, example
-from portal.api.structured import Structured
+from portal.api.structured import ResponseFormat, Structured
+from portal.jobs import guides
+from portal.jobs.errors import InvalidRequest
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
@@ -65,6 +67,7 @@ class Request(Strict):
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] | None = None
     ignore_eos: bool | None = None
     seed: int | None = Field(default=None, ge=0, lt=2**63)
+    guided_regex: Text | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
@@ -100,6 +103,16 @@ class Request(Strict):
                 raise ValueError("a stop string has 1 to 256 characters, none of them NUL")
         return value
 
+    @field_validator("guided_regex")
+    @classmethod
+    def _short_enough(cls, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                guides.of_pattern(value)
+        except InvalidRequest as error:
+            raise ValueError(error.message) from None
+        return value
+
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> Request:
         if self.stream_options is not None and not self.stream:
@@ -109,6 +122,10 @@ class Request(Strict):
     @property
     def usage_wanted(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
+
+    def _guide(self, other: Guide | None) -> Guide | None:
+        """What the answer must match: a regular expression, or what ``other`` fields ask for."""
+        return other if self.guided_regex is None else guides.of_pattern(self.guided_regex)
 
     def _sampling(self, **extra: Any) -> Sampling:
         """The shared fields as the contract's; what the caller left out keeps its default."""
@@ -221,6 +238,8 @@ class ChatRequest(Request, Structured):
     def _agree(self) -> ChatRequest:
         if self.top_logprobs and not self.logprobs:
             raise ValueError("'top_logprobs' needs 'logprobs': true")
+        if self.guided_regex is not None and (self.response_format or self.offered()):
+            raise ValueError("give 'guided_regex' alone, without 'response_format' and 'tools'")
         if None not in (self.max_tokens, self.max_completion_tokens):
             raise ValueError("give 'max_completion_tokens' or the older 'max_tokens', not both")
         return self
@@ -231,7 +250,7 @@ class ChatRequest(Request, Structured):
         return self._sampling(
             max_tokens=limit,
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-            guide=self.guide(),
+            guide=self._guide(self.guide()),
         )
 
 
@@ -243,6 +262,13 @@ class CompletionRequest(Request):
     prompt: Text | TokenIds | list[Text] | list[TokenIds]
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool | None = None
+    response_format: ResponseFormat | None = None
+
+    @model_validator(mode="after")
+    def _one_guide(self) -> CompletionRequest:
+        if self.guided_regex is not None and self.response_format is not None:
+            raise ValueError("give 'guided_regex' or 'response_format', not both")
+        return self
 
     @field_validator("prompt")
     @classmethod
@@ -266,4 +292,5 @@ class CompletionRequest(Request):
             max_tokens=COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens,
             logprobs=self.logprobs,
             prompt_logprobs=self.logprobs if self.echo else None,
+            guide=self._guide(self.response_format.guide() if self.response_format else None),
         )

@@ -72,6 +72,17 @@ class ResponseFormat(Strict):
         wanted = self.json_schema.schema_ if self.json_schema else None
         return _json({"type": "object"} if wanted is None else wanted)
 
+    @field_validator("json_schema")
+    @classmethod
+    def _small(cls, value: JsonSchema | None) -> JsonSchema | None:
+        if value is not None:
+            _check_schemas(value.schema_)
+        return value
+
+    def guide(self) -> Guide | None:
+        text = self.schema_text
+        return None if text is None else Guide(kind="json_schema", text=text)
+
 
 class Structured(Strict):
     """The fields that shape an answer, for endpoints to inherit."""
@@ -80,13 +91,6 @@ class Structured(Strict):
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-
-    @field_validator("response_format")
-    @classmethod
-    def _small_schema(cls, value: ResponseFormat | None) -> ResponseFormat | None:
-        if value is not None and value.json_schema is not None:
-            _check_schemas(value.json_schema.schema_)
-        return value
 
     @field_validator("tools")
     @classmethod
