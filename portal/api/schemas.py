@@ -239,7 +239,7 @@ class ChatRequest(Request, Structured):
         if self.top_logprobs and not self.logprobs:
             raise ValueError("'top_logprobs' needs 'logprobs': true")
         if self.guided_regex is not None and (self.response_format or self.offered()):
-            raise ValueError("give 'guided_regex' alone, without 'response_format' and 'tools'")
+            raise ValueError("give 'guided_regex' or 'response_format' and 'tools', not both")
         if None not in (self.max_tokens, self.max_completion_tokens):
             raise ValueError("give 'max_completion_tokens' or the older 'max_tokens', not both")
         return self
