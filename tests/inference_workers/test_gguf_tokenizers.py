@@ -62,7 +62,7 @@ RULES: dict[str, Callable[[], pre_tokenizers.PreTokenizer]] = {
 
 def trained(rule: str) -> Tokenizer:
     """A byte-level tokenizer as a model's own file would have it."""
-    tokenizer = Tokenizer(BPE(ignore_merges=rule == "llama-bpe"))
+    tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = RULES[rule]()
     if rule == "qwen2":
         tokenizer.normalizer = normalizers.NFC()
@@ -73,6 +73,10 @@ def trained(rule: str) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS * 3, trainer)
+    if rule == "llama-bpe":
+        # Words that no merges lead to are tokens all the same.
+        few = _merges(tokenizer)[:60]
+        tokenizer.model = BPE(vocab=tokenizer.get_vocab(), merges=few, ignore_merges=True)
     tokenizer.add_tokens(["<think>"])
     return tokenizer
 
