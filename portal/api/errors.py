@@ -24,7 +24,7 @@ BRANCHES = {"str", "int", "list", "dict", "float", "bool"} | {
     "message", "function_call", "function_call_output",
 }  # fmt: skip
 """What pydantic calls the alternatives of a field."""
-ERRORS = frozenset({400, 401, 404, 409, 413, 415, 429, 503})
+ERRORS = frozenset({400, 401, 403, 404, 409, 413, 415, 429, 503})
 """Statuses that a route may refuse with, for its description."""
 
 

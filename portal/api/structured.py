@@ -94,11 +94,16 @@ class Structured(Strict):
 
     @field_validator("tools")
     @classmethod
-    def _distinct_tools(cls, value: list[Tool] | None) -> list[Tool] | None:
+    def _distinct_tools(cls, value: list[Tool] | None, info: ValidationInfo) -> list[Tool] | None:
         names = [tool.function.name for tool in value or ()]
         if len(set(names)) != len(names):
             raise ValueError("two of them have the same name; give each its own")
-        _check_schemas([tool.function.parameters for tool in value or ()])
+        schemas = [tool.function.parameters for tool in value or ()]
+        _check_schemas(schemas)
+        answer = info.data.get("response_format")
+        both = [schemas, answer and answer.schema_text]
+        if value and both[1] is not None and "$ref" in _json(both):
+            raise ValueError("beside a 'response_format', no schema can use '$ref'; write it out")
         return value
 
     @field_validator("tool_choice")
@@ -135,6 +140,8 @@ def guide_of(functions: Sequence[Function], *, must_call: bool, schema: str | No
     """
     if not functions:
         return None if schema is None else Guide(kind="json_schema", text=schema)
+    if schema is not None and not must_call:
+        return Guide(kind="json_schema", text=_call_or(functions, schema))
     calls = [f"call_{number}" for number in range(len(functions))]
     rules = [f"call: {' | '.join(calls)}"]
     for name, function in zip(calls, functions, strict=True):
@@ -142,14 +149,28 @@ def guide_of(functions: Sequence[Function], *, must_call: bool, schema: str | No
         rules.append(f'{name}: {head} {name}_arguments "}}"')
         rules.append(f"{name}_arguments: %json {_json(_object(function.parameters))}")
     starts = ["call"]
-    if not must_call and schema is not None:
-        starts.append("answer")
-        rules.append(f"answer: %json {schema}")
-    elif not must_call:
+    if not must_call:
         # As models write it that were taught to call tools between such marks.
         starts += ['"<tool_call>" GAP call GAP "</tool_call>"', "TEXT?"]
         rules += [r"GAP: /[ \n]?/", r"TEXT: /\s*[^{\s](?s:.)*/"]
     return Guide(kind="lark", text="\n".join([f"start: {' | '.join(starts)}", *rules, ""]))
+
+
+def _call_or(functions: Sequence[Function], schema: str) -> str:
+    """One schema for both: in a grammar's text, a call's beginning would hide the answer's."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": function.name},
+                "arguments": _object(function.parameters),
+            },
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for function in functions
+    ]
+    return _json({"anyOf": [*calls, json.loads(schema)]})
 
 
 def _object(parameters: Schema | None) -> Schema:

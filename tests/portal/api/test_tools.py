@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from pydantic import ValidationError
 
+from inference_workers.contract import Failed
 from llmasos.text.calls import CallReader
 from portal.accounts.models import User
 from portal.api.schemas import ChatRequest
 from portal.catalogue.models import CatalogueModel
+from portal.jobs import links
 from portal.jobs.inputs import tokenizer_of
 from portal.teams.models import Team
 from portal.teams.services import create_key
@@ -27,6 +31,10 @@ WEATHER = {
         "description": "Says the weather.",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
     },
+}
+REFERRING = {
+    "type": "function",
+    "function": {"name": "x", "parameters": {"$defs": {}, "$ref": "#/$defs/a"}},
 }
 TIME = {"type": "function", "function": {"name": "time"}}
 CALL = '{"name": "weather", "arguments": {"city": "Rome }\\" {"}}'
@@ -94,7 +102,12 @@ def test_tool_choice_decides_what_may_be_written() -> None:
     assert guide(tools=[WEATHER], tool_choice="none") is None
     assert starts(tool_choice="required") == "start: call"
     assert starts().endswith("| TEXT?")
-    assert starts(response_format={"type": "json_object"}) == "start: call | answer"
+    either = guide(tools=[WEATHER, TIME], response_format={"type": "json_object"})
+    assert either is not None
+    kinds = json.loads(either[1])["anyOf"]
+    assert [kind.get("properties", {}).get("name") for kind in kinds] == [
+        {"const": "weather"}, {"const": "time"}, None,
+    ]  # fmt: skip
     one = guide(
         tools=[WEATHER, TIME], tool_choice={"type": "function", "function": {"name": "time"}}
     )
@@ -106,6 +119,7 @@ def test_tool_choice_decides_what_may_be_written() -> None:
     ("fields", "param"),
     [
         ({"tools": [WEATHER, WEATHER]}, "tools"),
+        ({"tools": [REFERRING], "response_format": {"type": "json_object"}}, "tools"),
         ({"tools": [{"type": "code"}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice"),
@@ -176,3 +190,22 @@ async def test_a_tools_result_goes_back_to_the_model(caller: Caller, echo: Catal
     shown = tokenizer_of(echo).decode(caller.job.input_ids)
     assert json.dumps({"name": "time", "arguments": {}}) in shown
     assert "Result of time: noon" in shown
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_schema_that_the_worker_cannot_follow_is_refused_by_name(
+    caller: Caller, echo: CatalogueModel
+) -> None:
+    body = {"model": "echo", "messages": ASK, "response_format": {"type": "json_object"}}
+    asking = asyncio.create_task(caller.send("post", "/v1/chat/completions", body))
+    while not await sync_to_async(lambda: links.queue().depth("echo"))():  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+
+    def refuse() -> None:
+        caller.worker.claim()
+        caller.worker.write(Failed(code="guide_unsupported", message="It can't be followed."))
+
+    await sync_to_async(refuse)()
+    response = await asking
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "response_format"
