@@ -11,6 +11,11 @@ COPY static/src static/src
 COPY templates templates
 RUN npm run build
 
+FROM python:3.11 AS kernels
+WORKDIR /app
+COPY inference_workers inference_workers
+RUN python -m inference_workers.native
+
 FROM python:3.11-slim
 ENV PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 DATA=/data HOST=0.0.0.0
 WORKDIR /app
@@ -20,6 +25,7 @@ ARG TORCH_INDEX=
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY llmasos llmasos
 COPY inference_workers inference_workers
+COPY --from=kernels /app/inference_workers/native inference_workers/native
 COPY portal portal
 RUN pip install --no-compile -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
     -e '.[portal,worker,default-model]'

@@ -28,7 +28,7 @@ run:
 	@$(MAKE) -j3 build
 	@exec $(PY) manage.py up --with-parent
 
-build: $(VENV)/.run static/dist/manifest.json $(VENV)/.messages
+build: $(VENV)/.run static/dist/manifest.json $(VENV)/.messages $(VENV)/.kernels
 
 # -- what is built, each with a stamp, so that a later `make run` starts at once ---------------------
 
@@ -63,6 +63,13 @@ static/dist/manifest.json: $(VENV)/.npm $(PAGES)
 $(VENV)/.messages: $(wildcard locale/*/LC_MESSAGES/*.po) deploy/messages.py | $(VENV)/.run
 	@$(PY) deploy/messages.py
 	@touch $@
+
+# Without a C compiler it says so, and models compute in torch alone. No stamp then: next time there
+# may be one.
+$(VENV)/.kernels: $(wildcard inference_workers/native/kernels/*.[ch]) | $(PY)
+	@$(PY) -m inference_workers.native
+	@test ! -e "$$($(PY) -c 'from inference_workers.native.build import library_path as p; print(p())')" \
+		|| touch $@
 
 # -- tests ------------------------------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""A GGUF file becomes an ordinary model folder: bfloat16 safetensors, config, tokenizer.
+"""A GGUF file becomes an ordinary model folder: safetensors, config, tokenizer.
+
+Quantised matrices keep their codes (``gguf_blocks``), other tensors become bfloat16, and those of
+one dimension stay float32: norms are small, and what they were trained to is not rounded.
 
 llama.cpp's converter renames tensors, stores Gemma's norms as ``1 + w`` and interleaves LLaMA's
 query and key rows for its rotary embedding. All of that is undone here, so that nothing after this
@@ -18,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from inference_workers.errors import ModelError
+from inference_workers.layers.packing import Kind
+from inference_workers.models.gguf_blocks import packed, packed_kind
 from inference_workers.models.gguf_file import GgufFile, TensorInfo
 from inference_workers.models.gguf_tokenizer import build_tokenizer
-from inference_workers.models.safetensors_file import write_bf16
+from inference_workers.models.safetensors_file import Output, to_bf16, write_tensors
 
 Array = npt.NDArray[np.float32]
 Progress = Callable[[float, str], None]
@@ -88,15 +93,19 @@ def _convert(path: Path, out: Path, progress: Progress) -> None:
         total = sum(info.parameters for _, info in tensors) or 1
         done = 0
 
-        def pieces(name: str, info: TensorInfo) -> Iterator[Array]:
+        def told(name: str, info: TensorInfo, kind: Kind | None) -> Iterator[npt.NDArray[Any]]:
             nonlocal done
-            for piece in _values(file, family, config, name, info):
-                yield piece
-                done += piece.size
-                progress(0.2 + 0.8 * done / total, "Converting the weights")
+            yield from _stored(file, family, config, name, info, kind)
+            done += info.parameters
+            progress(0.2 + 0.8 * done / total, "Converting the weights")
 
-        weights = [(name, info.shape, pieces(name, info)) for name, info in tensors]
-        write_bf16(out / "model.safetensors", weights)
+        outputs = []
+        for name, info in tensors:
+            kind = packed_kind(info.type_name) if len(info.shape) == 2 else None
+            dtype = "F32" if len(info.shape) == 1 else "U8" if kind else "BF16"
+            pieces = told(name, info, kind)
+            outputs.append(Output(name, dtype, info.shape, pieces, kind.name if kind else ""))
+        write_tensors(out / "model.safetensors", outputs)
         (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         template = file.metadata.get("tokenizer.chat_template")
         if isinstance(template, str) and template:
@@ -135,20 +144,42 @@ def _hf_name(name: str, family: Family) -> str | None:
     return f"{prefix}{family.names[match[2]]}.{match[3]}"
 
 
+def _stored(
+    file: GgufFile,
+    family: Family,
+    config: dict[str, Any],
+    name: str,
+    info: TensorInfo,
+    kind: Kind | None,
+) -> Iterator[npt.NDArray[Any]]:
+    """A tensor's bytes as they are written."""
+    if kind is not None:
+        raw = file.raw(info)
+        if family.interleaved and name.endswith(("q_proj.weight", "k_proj.weight")):
+            raw = _uninterleave(raw, _heads(config, name))
+        yield packed(info.type_name, raw)
+        return
+    for piece in _values(file, family, config, name, info):
+        yield piece if len(info.shape) == 1 else to_bf16(piece)
+
+
+def _heads(config: dict[str, Any], name: str) -> int:
+    queries = name.endswith("q_proj.weight")
+    return int(config["num_attention_heads" if queries else "num_key_value_heads"])
+
+
 def _values(
     file: GgufFile, family: Family, config: dict[str, Any], name: str, info: TensorInfo
 ) -> Iterator[Array]:
     if family.interleaved and name.endswith(("q_proj.weight", "k_proj.weight")):
-        queries = name.endswith("q_proj.weight")
-        heads = config["num_attention_heads" if queries else "num_key_value_heads"]
-        yield _uninterleave(np.concatenate(list(file.rows(info))), heads)
+        yield _uninterleave(np.concatenate(list(file.rows(info))), _heads(config, name))
         return
     offset = np.float32(family.norm_offset if name.endswith("norm.weight") else 0.0)
     for piece in file.rows(info):
         yield piece - offset if offset else piece
 
 
-def _uninterleave(values: Array, heads: int) -> Array:
+def _uninterleave(values: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
     rows, columns = values.shape
     split = values.reshape(heads, rows // heads // 2, 2, columns)
     return np.ascontiguousarray(split.swapaxes(1, 2).reshape(rows, columns))

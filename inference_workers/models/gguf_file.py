@@ -57,6 +57,12 @@ class TensorInfo:
     def parameters(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def type_name(self) -> str:
+        from gguf import GGMLQuantizationType
+
+        return GGMLQuantizationType(self.type_id).name
+
 
 class GgufFile:
     """An open, memory-mapped GGUF file. Use it as a context manager.
@@ -118,6 +124,12 @@ class GgufFile:
             values = dequantize(raw.reshape(taken, row_bytes), kind)
             shape = (taken, *tensor.shape[1:]) if len(tensor.shape) > 1 else tensor.shape
             yield np.ascontiguousarray(values, dtype=np.float32).reshape(shape)
+
+    def raw(self, tensor: TensorInfo) -> npt.NDArray[np.uint8]:
+        """A matrix's bytes as they are stored, ``(rows, bytes of a row)``."""
+        # A copy, so that no view keeps the map open.
+        data = self._map[tensor.offset : tensor.offset + tensor.nbytes]
+        return np.frombuffer(data, dtype=np.uint8).reshape(tensor.shape[0], -1)
 
     def require(self, key: str) -> Any:
         """The metadata value ``key``; a file without it can't be used."""

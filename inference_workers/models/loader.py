@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from inference_workers.errors import ModelError
+from inference_workers.layers.packing import KINDS
 from inference_workers.models.folder import find_weights, read_config
 from inference_workers.models.manifest import Manifest, read_manifest
 from inference_workers.models.resources import require_memory
@@ -16,13 +17,16 @@ from inference_workers.models.resources import require_memory
 if TYPE_CHECKING:
     import torch
 
+    from inference_workers.layers.linear import Matrix
+
 DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
 """A manifest's formats in torch's names."""
+PACKED_FORMATS = ("int8", "int4")
 MEMORY_MARGIN = 1.1
 """What building a model takes beyond its own tensors, at most: one layer's copy while it moves."""
 
 
-class WeightReader(Mapping[str, "torch.Tensor"]):
+class WeightReader(Mapping[str, "Matrix"]):
     """A checkpoint's tensors by name, over all of its files.
 
     A tensor's bytes are pages of the file until somebody copies them: reading a name costs nothing
@@ -35,7 +39,7 @@ class WeightReader(Mapping[str, "torch.Tensor"]):
         self._files: dict[str, Any] = {}
         self._stack = ExitStack()
         found = find_weights(folder)
-        self.parameters = found.parameters
+        self._headers = found.tensors
         try:
             for path in found.files:
                 opened = self._stack.enter_context(safe_open(str(path), framework="pt"))
@@ -47,9 +51,15 @@ class WeightReader(Mapping[str, "torch.Tensor"]):
                 code="corrupt",
             ) from error
 
-    def __getitem__(self, name: str) -> torch.Tensor:
+    def __getitem__(self, name: str) -> Matrix:
+        from inference_workers.layers.linear import Packed
+
         tensor: torch.Tensor = self._files[name].get_tensor(name)
-        return tensor
+        header = self._headers[name]
+        if not header.kind:
+            return tensor
+        rows, columns = header.shape
+        return Packed(KINDS[header.kind], tensor, rows, columns)
 
     def __contains__(self, name: object) -> bool:
         return name in self._files
@@ -104,19 +114,26 @@ def load(
     """
     import torch
 
-    from inference_workers.layers.linear import compute_dtype
+    from inference_workers.layers.linear import compute_dtype, packed_dtype, stays_packed
 
     manifest = read_manifest(folder)
     config = library_config(folder, manifest.id)
-    if dtype is None:
+    place = torch.device(device)
+    packed = manifest.format in PACKED_FORMATS
+    if dtype is None and packed:
+        dtype = packed_dtype(place)
+    elif dtype is None:
         if manifest.format not in DTYPES:
             raise ModelError(
                 f"{manifest.id} has no weights that can run (format {manifest.format}). Prepare it "
                 "again."
             )
-        dtype = compute_dtype(getattr(torch, DTYPES[manifest.format]), torch.device(device))
-    if torch.device(device).type == "cpu":
-        needed = int(manifest.parameters * dtype.itemsize * MEMORY_MARGIN)
+        dtype = compute_dtype(getattr(torch, DTYPES[manifest.format]), place)
+    if place.type == "cpu":
+        size = manifest.parameters * dtype.itemsize
+        if packed and stays_packed(dtype, place):
+            size = manifest.bytes
+        needed = int(size * MEMORY_MARGIN)
         require_memory(needed, manifest.id)
     from inference_workers.models.registry import build
 

@@ -33,7 +33,7 @@ class Manifest(BaseModel):
     source: str
     commit: str | None = None
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
-    format: Literal["bf16", "fp16", "fp32", "none"]
+    format: Literal["bf16", "fp16", "fp32", "int8", "int4", "none"]
     family: str
     architecture: str
     parameters: int = Field(ge=0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from inference_workers.layers.linear import Matrix
+from inference_workers.layers.attention import kernels_attend
+from inference_workers.layers.linear import Matrix, Packed
 from inference_workers.models.base import CausalModel
 from inference_workers.models.gemma3 import Gemma3
 from inference_workers.models.generic import Generic
@@ -32,5 +34,9 @@ def build(
     with torch.inference_mode():
         for family in LEAN:
             if family.supports(config):
-                return family(config, weights, dtype=dtype, device=place)
+                model = family(config, weights, dtype=dtype, device=place)
+                packed = any(isinstance(weights[name], Packed) for name in weights)
+                if packed and kernels_attend(model.shape.layers, dtype, place):
+                    model.shape = replace(model.shape, halves_cached=True)
+                return model
         return Generic(config, weights, dtype=dtype, device=place)

@@ -20,27 +20,52 @@ import numpy as np
 import numpy.typing as npt
 
 from inference_workers.errors import ModelError
+from inference_workers.layers.packing import COLUMNS, KINDS
 
 MAX_HEADER = 100_000_000
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2,
     "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
+PACKED = "packed"
+"""The metadata's key: packed matrices as ``{name: [kind, rows, columns]}``, in JSON."""
 FORMATS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
 
 
 @dataclass(frozen=True, slots=True)
 class TensorHeader:
-    """One tensor: ``dtype`` in safetensors' names, ``begin`` and ``end`` within the data."""
+    """One tensor: ``dtype`` in safetensors' names, ``begin`` and ``end`` within the data.
+
+    Of a packed matrix, ``kind`` is its packing's name and ``shape`` that of the weights.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     begin: int
     end: int
+    kind: str = ""
 
     @property
     def parameters(self) -> int:
         return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A tensor to be written: its pieces' bytes, joined, are its data. ``shape`` and ``kind`` are
+    those of a ``TensorHeader``."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: Iterable[npt.NDArray[Any]]
+    kind: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        if self.kind:
+            return KINDS[self.kind].bytes(*self.shape)
+        return DTYPE_BYTES[self.dtype] * math.prod(self.shape)
 
 
 def read_header(path: Path) -> dict[str, TensorHeader]:
@@ -62,8 +87,9 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
         raw = file.read(length)
     try:
         header = json.loads(raw)
+        packed = json.loads(header.get("__metadata__", {}).get(PACKED, "{}"))
         entries = {
-            str(name): _entry(path, str(name), value)
+            str(name): _entry(path, str(name), value, packed.get(name))
             for name, value in header.items()
             if name != "__metadata__"
         }
@@ -73,13 +99,18 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
     return entries
 
 
-def _entry(path: Path, name: str, value: Mapping[str, Any]) -> TensorHeader:
+def _entry(path: Path, name: str, value: Mapping[str, Any], packed: Any) -> TensorHeader:
     begin, end = (int(offset) for offset in value["data_offsets"])
     entry = TensorHeader(str(value["dtype"]), tuple(int(n) for n in value["shape"]), begin, end)
     if entry.dtype not in DTYPE_BYTES:
         raise _corrupt(path, f"tensor {name!r} has the unknown type {entry.dtype!r}")
     if any(n < 0 for n in entry.shape):
         raise _corrupt(path, f"tensor {name!r} has a negative dimension")
+    if packed is not None:
+        kind, rows, columns = KINDS[packed[0]], int(packed[1]), int(packed[2])
+        if min(rows, columns) < 1 or columns % COLUMNS or end - begin != kind.bytes(rows, columns):
+            raise _corrupt(path, f"packed matrix {name!r} has a size that is not its shape's")
+        return TensorHeader(entry.dtype, (rows, columns), begin, end, kind.name)
     if end - begin != entry.parameters * DTYPE_BYTES[entry.dtype]:
         raise _corrupt(path, f"tensor {name!r} has a size that is not its shape's")
     return entry
@@ -102,10 +133,15 @@ def _check_layout(path: Path, entries: Mapping[str, TensorHeader], data_bytes: i
 
 
 def storage_format(entries: Iterable[TensorHeader]) -> str:
-    """``bf16``, ``fp16`` or ``fp32``: the type that most of the parameters are stored in."""
+    """``bf16``, ``fp16`` or ``fp32``: the type that most of the parameters are stored in; ``int8``
+    or ``int4`` where that is packed, by the number of bits that most take, fives among the fours.
+    """
     totals: dict[str, int] = {}
     for entry in entries:
-        if entry.dtype in FORMATS:
+        if entry.kind:
+            bits = "int8" if KINDS[entry.kind].bits == 8 else "int4"
+            totals[bits] = totals.get(bits, 0) + entry.parameters
+        elif entry.dtype in FORMATS:
             totals[entry.dtype] = totals.get(entry.dtype, 0) + entry.parameters
     if not totals:
         raise ModelError(
@@ -113,7 +149,8 @@ def storage_format(entries: Iterable[TensorHeader]) -> str:
             "fp16 or fp32.",
             code="unsupported_format",
         )
-    return FORMATS[max(totals, key=lambda dtype: totals[dtype])]
+    most = max(totals, key=lambda dtype: totals[dtype])
+    return FORMATS.get(most, most)
 
 
 def to_bf16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
@@ -128,32 +165,33 @@ def to_bf16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     return result
 
 
-def write_bf16(
-    path: Path, tensors: Iterable[tuple[str, tuple[int, ...], Iterable[npt.NDArray[np.float32]]]]
-) -> int:
-    """Write named tensors as bfloat16, a piece at a time, and flush them to the disk.
-
-    Each tensor is ``(name, shape, pieces)``; its pieces, joined, have the shape. Returns the number
-    of parameters written.
-    """
+def write_tensors(path: Path, tensors: Iterable[Output]) -> int:
+    """Write named tensors, a piece at a time, and flush them; the number of parameters."""
     listed = list(tensors)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    packed = {t.name: [t.kind, *t.shape] for t in listed if t.kind}
+    metadata = {"format": "pt"} | ({PACKED: json.dumps(packed)} if packed else {})
+    header: dict[str, Any] = {"__metadata__": metadata}
     position = 0
-    for name, shape, _ in listed:
-        end = position + 2 * math.prod(shape)
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [position, end]}
+    for tensor in listed:
+        end = position + tensor.nbytes
+        shape = [tensor.nbytes] if tensor.kind else list(tensor.shape)
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": shape,
+            "data_offsets": [position, end],
+        }
         position = end
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(raw)) + raw)
-        for name, shape, pieces in listed:
-            written = sum(file.write(to_bf16(piece).data) for piece in pieces)
-            if written != 2 * math.prod(shape):
-                raise _corrupt(path, f"tensor {name!r} came out with {written:,} bytes")
+        for tensor in listed:
+            written = sum(file.write(np.ascontiguousarray(p).data) for p in tensor.pieces)
+            if written != tensor.nbytes:
+                raise _corrupt(path, f"tensor {tensor.name!r} came out with {written:,} bytes")
         file.flush()
         os.fsync(file.fileno())
-    return position // 2
+    return sum(math.prod(tensor.shape) for tensor in listed)
 
 
 def _truncated(path: Path, size: int) -> ModelError:

@@ -38,3 +38,10 @@ def watch(request: HttpRequest) -> Callable[[], bool]:
     """Says later whether the caller of ``request`` went away. Without the middleware: always."""
     gone = getattr(request, "scope", {}).get(_FLAG)
     return lambda: gone is None or bool(gone)
+
+
+def mark_gone(request: HttpRequest) -> None:
+    """Treat the caller as gone though the connection stands: nobody may hear the answer."""
+    gone = getattr(request, "scope", {}).get(_FLAG)
+    if gone is not None:
+        gone.append(True)

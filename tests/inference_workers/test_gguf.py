@@ -9,19 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType, GGUFReader, dequantize
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from inference_workers.errors import ModelError
+from inference_workers.layers.linear import Packed
+from inference_workers.layers.packing import unpack
 from inference_workers.models.gguf import convert
+from inference_workers.models.gguf_blocks import packed, packed_kind
 from inference_workers.models.gguf_file import GgufFile
 from inference_workers.models.gguf_tokenizer import build_tokenizer
+from inference_workers.models.loader import WeightReader
 from inference_workers.models.report import silent
 from inference_workers.models.safetensors_file import to_bf16
 from tests.inference_workers.model_files import write_gemma_gguf
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +46,47 @@ def test_its_weights_equal_transformers_reading(gguf_path: Path, tmp_path: Path)
     reference = AutoModelForCausalLM.from_pretrained(
         gguf_path.parent, gguf_file=gguf_path.name, dtype=torch.float32
     ).state_dict()
-    with safe_open(converted(gguf_path, tmp_path / "out") / "model.safetensors", "pt") as ours:
-        assert set(ours.keys()) == set(reference) - {"lm_head.weight"}
-        for name in ours.keys():  # noqa: SIM118 - safe_open is no mapping
-            assert torch.equal(ours.get_tensor(name), reference[name].bfloat16()), name
+    with WeightReader(converted(gguf_path, tmp_path / "out")) as ours:
+        assert set(ours) == set(reference) - {"lm_head.weight"}
+        for name, tensor in ours.items():
+            same = tensor.dense(torch.float32, CPU) if isinstance(tensor, Packed) else tensor
+            assert torch.equal(same, reference[name]), name
+
+
+def test_matrices_without_blocks_become_bfloat16(tmp_path: Path) -> None:
+    path = write_gemma_gguf(tmp_path / "small.gguf", kind="F32")
+    with GgufFile(path) as file, WeightReader(converted(path, tmp_path / "out")) as ours:
+        matrix = ours["model.layers.0.mlp.gate_proj.weight"]
+        norm = ours["model.norm.weight"]
+        values = np.concatenate(list(file.rows(file.tensors["blk.0.ffn_gate.weight"])))
+        assert isinstance(matrix, torch.Tensor)
+        assert isinstance(norm, torch.Tensor)
+        assert torch.equal(matrix, torch.from_numpy(values).bfloat16())
+        assert norm.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "exact"),
+    [
+        *(("Q4_0", True), ("Q4_1", True), ("Q5_0", True), ("Q5_1", True), ("Q8_0", True)),
+        *(("Q4_K", False), ("Q5_K", False), ("Q6_K", False)),
+    ],
+)
+def test_blocks_are_packed_without_being_quantised_again(name: str, exact: bool) -> None:
+    quantised = GGMLQuantizationType[name]
+    block, size = GGML_QUANT_SIZES[quantised]
+    draw = np.random.default_rng(5)
+    raw = draw.integers(0, 256, (40, size), dtype=np.uint8)
+    for at in {"Q6_K": (208,), "Q4_0": (0,), "Q5_0": (0,), "Q8_0": (0,)}.get(name, (0, 2)):
+        factors = draw.uniform(0.001, 0.1, (40, 1)).astype(np.float16)
+        raw[:, at : at + 2] = factors.view(np.uint8)
+    raw = raw.reshape(20, -1)
+    kind = packed_kind(name)
+    assert kind is not None
+    found = unpack(kind, packed(name, raw), 20, 2 * block)
+    truth = dequantize(raw, quantised)
+    # A K-quant's scale is a product that float16 rounds; so is its minimum.
+    assert np.abs(found - truth).max() <= (0 if exact else 2**-10 * np.abs(truth).max())
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q5_0", "Q8_0"])
@@ -61,7 +103,7 @@ def test_each_storage_type_is_dequantised(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["Q4_K", "Q5_K", "Q6_K"])
 def test_k_quants_are_read_in_pieces_as_in_one(kind: str, tmp_path: Path) -> None:
     """The pieces that are read depend on the file alone, so random blocks will do."""
-    from gguf import GGML_QUANT_SIZES, GGUFWriter
+    from gguf import GGUFWriter
 
     from inference_workers.models import gguf_file
 

@@ -85,7 +85,7 @@ def test_sharded_weights_stay_sharded(tmp_path: Path) -> None:
 
 def test_a_gguf_file_becomes_a_prepared_model(tmp_path: Path) -> None:
     manifest = prepared(write_gemma_gguf(tmp_path / "small.gguf"), tmp_path / "out")
-    assert (manifest.family, manifest.format) == ("gemma3", "bf16")
+    assert (manifest.family, manifest.format) == ("gemma3", "int8")
     assert (manifest.bos_token_id, manifest.add_bos, manifest.eos_token_ids) == (2, True, (1,))
     assert check(tmp_path / "out", silent()) == manifest
 

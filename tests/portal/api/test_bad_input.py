@@ -47,7 +47,7 @@ TABLE = [
     ("bias on no token", TEXT, {"prompt": "x", "logit_bias": {"99999999": 1}}, 400, "logit_bias"),
     ("unknown field", TEXT, {"prompt": "x", "colour": "red"}, 400, "colour"),
     ("no prompt", TEXT, {}, 400, "prompt"),
-    ("tools", CHAT, {"messages": [{"role": "user", "content": "x"}], "tools": [{}]}, 400, "tools"),
+    ("tools", CHAT, {"messages": [{"role": "user", "content": "x"}], "tools": [{}]}, 400, None),
     ("no messages", CHAT, {"messages": []}, 400, "messages"),
     ("unknown role", CHAT, {"messages": [{"role": "x", "content": "x"}]}, 400, "messages[0].role"),
 ]

@@ -27,8 +27,8 @@ def refused(kind: Any, body: dict[str, Any]) -> tuple[str | None, str, str]:
 @pytest.mark.parametrize(
     ("field", "value", "param"),
     [
-        ("tools", [{"type": "function"}], "tools"),
-        ("response_format", {"type": "json_object"}, "response_format"),
+        ("tools", [{"type": "function"}], "tools[0].function"),
+        ("response_format", {"type": "grammar"}, "response_format.type"),
         ("audio", {"voice": "x"}, "audio"),
         ("store", True, "store"),
         ("reasoning_effort", "high", "reasoning_effort"),
