@@ -199,9 +199,13 @@ class FairQueue:
                 pipe.expire(self.keys.unplaced, seconds)
             pipe.execute()
 
-    def unplaced(self, model: str) -> bool:
-        """Whether whoever starts workers has said that it can't start one for ``model``."""
-        return bool(self._sync.sismember(self.keys.unplaced, model))
+    def outlook(self, model: str) -> tuple[int, bool]:
+        """Queued jobs of a model, and whether ``set_unplaced`` names it; in one round trip."""
+        with self._sync.pipeline(transaction=False) as pipe:
+            pipe.zcard(self.keys.waiting(model))
+            pipe.sismember(self.keys.unplaced, model)
+            depth, unplaced = pipe.execute()
+        return int(depth), bool(unplaced)
 
 
 _TIMES = ["queued_at", "claimed_at", "first_token_at", "last_token_at", "ended_at"]

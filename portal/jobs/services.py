@@ -232,14 +232,22 @@ def cancel_job(*, job: Job) -> CancelResult:
 
 
 def check_queue(model: str) -> None:
-    """Refuse while the queue is full or away, before any work is done. Raises as it says."""
+    """Refuse while the queue is full or away, or no worker can come, before any work is done.
+    Raises as it says."""
     try:
         queue = links.queue()
-        if queue.depth(model) < settings.LLMASOS.queue_limit:
+        depth, unplaced = queue.outlook(model)
+        if depth < settings.LLMASOS.queue_limit and not unplaced:
             return
         wait = queue.wait(model)
     except (RedisError, OSError) as error:
         raise Unavailable("The queue can't be reached. Try again in a moment.") from error
+    if unplaced:
+        raise ModelUnavailable(
+            f"No worker can be started for {model} here: there is no memory for it, or its files "
+            "can't be loaded. Choose another model. An operator sees the reason where manage.py up "
+            "runs, and makes room with: manage.py models place MODEL off"
+        )
     raise QueueFull(
         f"Too many requests wait for {model}. Try again in a moment.",
         retry_after=max(1, min(LONGEST_WAIT_S, round(wait / 4))),
@@ -277,27 +285,11 @@ def _plain(sampling: Sampling | Mapping[str, Any]) -> dict[str, Any]:
 
 def _servable(model: str) -> CatalogueModel:
     try:
-        found = servable(model)
+        return servable(model)
     except UnknownModel as error:
         raise InvalidRequest("model", str(error), "model_not_found") from error
     except NotPlaced as error:
         raise ModelUnavailable(str(error)) from error
-    if found.placement == found.Placement.ON_DEMAND:
-        _check_room(found.pk)
-    return found
-
-
-def _check_room(model: str) -> None:
-    """Refuse what the supervisor could start no worker for."""
-    try:
-        unplaced = links.queue().unplaced(model)
-    except (RedisError, OSError) as error:
-        raise Unavailable("The queue can't be reached. Try again in a moment.") from error
-    if unplaced:
-        raise ModelUnavailable(
-            f"There is no memory here for a worker of {model}. Choose a smaller model. An operator "
-            "can make room: manage.py models place MODEL off"
-        )
 
 
 def _partition(

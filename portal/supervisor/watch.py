@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import redis
@@ -36,7 +36,7 @@ class View:
 
 class Watch(threading.Thread):
     """``view`` is the last look (``None`` before the first), ``ready`` whether ``/readyz`` said yes
-    since the start."""
+    since the start. Into ``refused`` go models that a worker said it can't load."""
 
     def __init__(self) -> None:
         super().__init__(name="watch", daemon=True)
@@ -44,6 +44,7 @@ class Watch(threading.Thread):
         self.ready = threading.Event()
         self._client = connect(settings.REDIS_URL, retries=0)
         self._queue, self._leases = FairQueue(self._client), Leases(self._client)
+        self.refused: set[str] = set()
         self._unplaced: set[str] = set()
 
     def run(self) -> None:
@@ -69,15 +70,16 @@ class Watch(threading.Thread):
             workers = self._leases.workers()
             busy = frozenset(w.model for w in workers if w.running or w.waiting)
             models = tuple(_wanted(row, depths[row.id]) for row in rows)
-            self._say_unplaced(models, {worker.model for worker in workers})
+            self._say_unplaced(models, {w.model for w in workers if w.state == "ready"})
         except (redis.exceptions.RedisError, OSError):
             models, busy = tuple(_wanted(row, 0) for row in rows), frozenset(row.id for row in rows)
             # unknown: stop nothing
         self.view = View(models, busy)
 
-    def _say_unplaced(self, models: Sequence[Wanted], served: Collection[str]) -> None:
+    def _say_unplaced(self, models: Sequence[Wanted], served: Set[str]) -> None:
         """So that nobody's request waits for a worker that can't come."""
-        found = set(unplaceable(models, budget=tree.memory_budget())) - set(served)
+        self.refused &= {model.id for model in models} - served  # or switched off, or made again
+        found = {*unplaceable(models, budget=tree.memory_budget()), *self.refused} - served
         if found or self._unplaced:
             self._queue.set_unplaced(found, UNPLACED_S)
         self._unplaced = found

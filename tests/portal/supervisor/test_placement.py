@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference_workers.queue import Leases, WorkerInfo
 from portal.jobs import links
 from portal.supervisor import tree
 from portal.supervisor.placement import (
@@ -108,7 +109,20 @@ def test_the_supervisor_says_what_it_has_no_room_for(monkeypatch: pytest.MonkeyP
     watch = Watch()
     monkeypatch.setattr(tree, "memory_budget", lambda: 0)
     watch._look()
-    assert links.queue().unplaced("echo")
+    assert links.queue().outlook("echo") == (0, True)
     monkeypatch.setattr(tree, "memory_budget", lambda: 8 * GB)
     watch._look()
-    assert not links.queue().unplaced("echo")
+    assert links.queue().outlook("echo") == (0, False)
+
+
+@pytest.mark.usefixtures("transactional_db", "redis", "echo")
+def test_a_model_that_a_worker_could_not_load_takes_no_jobs_until_one_can() -> None:
+    watch = Watch()
+    watch.refused.add("echo")
+    watch._look()
+    assert links.queue().outlook("echo") == (0, True)
+    leases = Leases(links.client())
+    leases.register("w", model="echo", slots=1)
+    leases.renew("w", WorkerInfo(name="w", model="echo", state="ready"))
+    watch._look()
+    assert links.queue().outlook("echo") == (0, False)
