@@ -18,7 +18,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from portal.accounts.models import User
-from portal.accounts.selectors import opens
+from portal.accounts.selectors import opens, signed_in
 from portal.accounts.services import claim_operator_link, rename_user
 
 SESSION_TOKEN = "operator_token"  # noqa: S105  (the name of a session's entry)
@@ -56,8 +56,7 @@ class ProfileForm(forms.Form):
 @login_required
 @require_http_methods(["GET", "POST"])
 def profile(request: HttpRequest) -> HttpResponse:
-    user = request.user
-    assert isinstance(user, User), "behind login_required"
+    user = signed_in(request)
     form = ProfileForm(request.POST or None, initial={"name": user.name})
     if request.method == "POST" and form.is_valid():
         rename_user(user=user, name=form.cleaned_data["name"])

@@ -24,9 +24,9 @@ from django.views.decorators.http import require_GET, require_POST
 
 from portal.accounts.export import write_export
 from portal.accounts.models import User
+from portal.accounts.selectors import signed_in
 from portal.accounts.throttle import throttled
 from portal.teams.farewell import MustHandOver, request_deletion, teams_to_hand_over
-from portal.teams.views import _user
 
 IN_MEMORY = 8 * 2**20
 CHUNK = 2**16
@@ -56,7 +56,7 @@ class DeleteAccountForm(forms.Form):
 @login_required
 @require_GET
 def data(request: HttpRequest) -> HttpResponse:
-    user = _user(request)
+    user = signed_in(request)
     return _page(request, user, DeleteAccountForm(user))
 
 
@@ -79,7 +79,7 @@ def export(request: HttpRequest) -> HttpResponseBase:
     if refusal := throttled(request, "export"):
         return refusal
     file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  (_chunks closes it)
-    write_export(_user(request), file)
+    write_export(signed_in(request), file)
     size = file.tell()
     file.seek(0)
     response = StreamingHttpResponse(_chunks(file), content_type="application/zip")
@@ -99,7 +99,7 @@ async def _chunks(file: IO[bytes] | tempfile.SpooledTemporaryFile[bytes]) -> Asy
 @require_POST
 @reauthentication_required  # type: ignore[untyped-decorator]
 def delete(request: HttpRequest) -> HttpResponse:
-    user = _user(request)
+    user = signed_in(request)
     form = DeleteAccountForm(user, request.POST)
     if not form.is_valid():
         return _page(request, user, form, 422)

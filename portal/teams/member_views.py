@@ -16,6 +16,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from portal.accounts.models import User
+from portal.accounts.selectors import signed_in
 from portal.accounts.throttle import throttled
 from portal.teams import invitations, members
 from portal.teams.errors import LastOwner, NotAllowed, Refused
@@ -24,7 +25,6 @@ from portal.teams.models import Membership, Team
 from portal.teams.names import ROLE_NAMES, choices, table
 from portal.teams.rules import MANAGE_MEMBERS, RANK, allows, may_give, may_touch
 from portal.teams.selectors import SESSION_TEAM, current_team, invitations_to, members_of
-from portal.teams.views import _user
 
 SHOWN = 50
 
@@ -34,7 +34,7 @@ SHOWN = 50
 @require_http_methods(["GET", "POST"])
 def members_page(request: HttpRequest) -> HttpResponse:
     """Read; invite. A new link is in this one answer and nowhere else."""
-    user, team = _user(request), current_team(request)
+    user, team = signed_in(request), current_team(request)
     role = members.role_in(team, user)
     form = InviteForm(role, request.POST or None)
     link, status = None, 200
@@ -100,7 +100,7 @@ def _page(request: HttpRequest, user: User, team: Team, role: str) -> dict[str, 
 @login_required
 @require_POST
 def set_role(request: HttpRequest, member_id: int) -> HttpResponse:
-    user, member = _user(request), _member(request, member_id)
+    user, member = signed_in(request), _member(request, member_id)
     role = request.POST.get("role", "")
     if role not in Membership.Role.values:
         raise Http404
@@ -119,7 +119,7 @@ def set_role(request: HttpRequest, member_id: int) -> HttpResponse:
 @require_POST
 def remove(request: HttpRequest, member_id: int) -> HttpResponse:
     """Remove somebody, or leave."""
-    user, member = _user(request), _member(request, member_id)
+    user, member = signed_in(request), _member(request, member_id)
     try:
         members.remove_member(membership=member, actor=user)
     except LastOwner as error:
@@ -137,7 +137,7 @@ def remove(request: HttpRequest, member_id: int) -> HttpResponse:
 @login_required
 @require_POST
 def revoke_invitation(request: HttpRequest, invitation_id: uuid.UUID) -> HttpResponse:
-    user, team = _user(request), current_team(request)
+    user, team = signed_in(request), current_team(request)
     found = invitations_to(team, viewer=user).filter(pk=invitation_id).first()
     if found is None:
         raise Http404
@@ -182,7 +182,7 @@ def join(request: HttpRequest, token: str) -> HttpResponse:
 
 def _member(request: HttpRequest, member_id: int) -> Membership:
     """A member of the current team, whom the viewer can see."""
-    seen = members_of(current_team(request), viewer=_user(request))
+    seen = members_of(current_team(request), viewer=signed_in(request))
     found = seen.filter(pk=member_id).first()
     if found is None:
         raise Http404

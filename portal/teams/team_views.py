@@ -14,6 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from portal.accounts.models import User
+from portal.accounts.selectors import signed_in
 from portal.teams import lifecycle
 from portal.teams.errors import LastOwner, NotAllowed, Refused
 from portal.teams.forms import DeleteForm, NameForm, TransferForm
@@ -29,7 +30,6 @@ from portal.teams.selectors import (
     members_of,
     memberships_of,
 )
-from portal.teams.views import _user
 
 LISTED = 200
 
@@ -39,7 +39,7 @@ LISTED = 200
 @require_GET
 def all_teams(request: HttpRequest) -> HttpResponse:
     """The viewer's teams, and those that the viewer deleted and can bring back."""
-    user = _user(request)
+    user = signed_in(request)
     rows = [(each.team, ROLE_NAMES[each.role]) for each in memberships_of(user)[:LISTED]]
     page = {"rows": rows, "current": current_team(request), "deleted": deleted_teams_of(user)}
     return render(request, "teams/all.html", page)
@@ -52,7 +52,7 @@ def new_team(request: HttpRequest) -> HttpResponse:
     form = NameForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            team = lifecycle.create_team(name=form.cleaned_data["name"], user=_user(request))
+            team = lifecycle.create_team(name=form.cleaned_data["name"], user=signed_in(request))
             request.session[SESSION_TEAM] = str(team.pk)
             return redirect("teams:members")
         except Refused as refused:
@@ -65,7 +65,7 @@ def new_team(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_GET
 def settings_page(request: HttpRequest) -> HttpResponse:
-    return _settings(request, _user(request), current_team(request))
+    return _settings(request, signed_in(request), current_team(request))
 
 
 def _settings(
@@ -89,7 +89,7 @@ def _settings(
 @login_required
 @require_POST
 def rename(request: HttpRequest) -> HttpResponse:
-    user, team = _user(request), current_team(request)
+    user, team = signed_in(request), current_team(request)
     form = NameForm(request.POST)
     if form.is_valid():
         try:
@@ -105,7 +105,7 @@ def rename(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def transfer(request: HttpRequest) -> HttpResponse:
-    user, team = _user(request), current_team(request)
+    user, team = signed_in(request), current_team(request)
     form = TransferForm(team, user.pk, request.POST)
     if not form.is_valid():
         return _settings(request, user, team, 422, transfer=form)
@@ -125,7 +125,7 @@ def transfer(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def delete(request: HttpRequest) -> HttpResponse:
-    user, team = _user(request), current_team(request)
+    user, team = signed_in(request), current_team(request)
     if team.kind != Team.Kind.SHARED or not allows(role_in(team, user), DELETE):
         raise Http404
     form = DeleteForm(team, request.POST)
@@ -144,7 +144,7 @@ def delete(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def restore(request: HttpRequest, team_id: uuid.UUID) -> HttpResponse:
-    user = _user(request)
+    user = signed_in(request)
     team = deleted_teams_of(user).filter(pk=team_id).first()
     if team is None:
         raise Http404
@@ -160,7 +160,7 @@ def restore(request: HttpRequest, team_id: uuid.UUID) -> HttpResponse:
 @login_required
 @require_GET
 def log(request: HttpRequest) -> HttpResponse:
-    user, team = _user(request), current_team(request)
+    user, team = signed_in(request), current_team(request)
     if not allows(role_in(team, user), READ_LOG):
         raise Http404
     before = request.GET.get("before", "")

@@ -39,6 +39,24 @@ def test_one_session_is_ended_from_another(outsider: User) -> None:
     assert here.get("/accounts/profile/").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("agent", "said"),
+    [
+        (
+            "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+            "Firefox, Linux",
+        ),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) Safari/604.1", "Safari, iPhone"),
+        ("Mozilla/5.0 (Windows NT 10.0) Chrome/140.0 Safari/537.36 Edg/140.0", "Edge, Windows"),
+        ("<script>alert(1)</script>", "&lt;script&gt;"),
+    ],
+)
+def test_browsers_are_called_as_people_call_them(outsider: User, agent: str, said: str) -> None:
+    page = signed_in(outsider, HTTP_USER_AGENT=agent).get("/accounts/sessions/")
+    assert said in page.content.decode()
+    assert "<script>alert" not in page.content.decode()
+
+
 def test_all_the_others_are_ended_at_once(outsider: User) -> None:
     here, *others = (signed_in(outsider) for _ in range(3))
     here.post("/accounts/sessions/")
