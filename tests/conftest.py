@@ -29,6 +29,8 @@ django.setup()  # here, because pytest-django looked for settings before they we
 if TYPE_CHECKING:
     from redis import Redis
 
+    from portal.teams.models import Team
+
     from portal.accounts.models import User
     from portal.catalogue.models import CatalogueModel
     from portal.teams.models import Team
@@ -67,6 +69,8 @@ def redis(valkey: environment.Valkey) -> Iterator[Redis]:
     """A client of an empty Valkey."""
     from redis import Redis
 
+    from portal.teams.models import Team
+
     with Redis.from_url(valkey.url, socket_timeout=None) as client:
         client.flushall()
         yield client
@@ -102,6 +106,16 @@ def team(owner: User) -> Team:
     team = Team.objects.create(name="Research", kind=Team.Kind.SHARED)
     Membership.objects.create(team=team, user=owner, role=Membership.Role.OWNER)
     return team
+
+
+def full_key(*, team: Team, user: User, name: str = "test") -> str:
+    """The plaintext of a key that may do everything."""
+    from portal.teams.keys import create_key
+    from portal.teams.models import ApiKey
+
+    key, plaintext = create_key(team=team, user=user, name=name)
+    ApiKey.objects.filter(pk=key.pk).update(scopes=ApiKey.Scope.values)
+    return plaintext
 
 
 @pytest.fixture

@@ -40,8 +40,8 @@ def watch(request: HttpRequest) -> Callable[[], bool]:
     return lambda: gone is None or bool(gone)
 
 
-def mark_gone(request: HttpRequest) -> None:
-    """Treat the caller as gone though the connection stands: nobody may hear the answer."""
+def marker(request: HttpRequest) -> Callable[[], None]:
+    """Treats the caller as gone, when called, though the connection stands. It does not hold on to
+    the request: an answer that nobody refers to any more has to be dropped at once."""
     gone = getattr(request, "scope", {}).get(_FLAG)
-    if gone is not None:
-        gone.append(True)
+    return lambda: gone.append(True) if gone is not None else None

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -18,7 +19,7 @@ import structlog
 from django.db import DatabaseError
 from django.http import HttpRequest
 
-from portal.api.disconnects import mark_gone
+from portal.api.disconnects import marker
 from portal.api.errors import ApiError
 from portal.teams.keys import live_keys
 from portal.teams.models import ApiKey
@@ -32,26 +33,38 @@ alive = in_thread(live_keys)
 
 @dataclass(eq=False, slots=True)
 class Watch:
-    """An open request. ``at_work``: its task waits for us, and not for the caller to read."""
+    """An open request. ``at_work``: its task waits for us, and not for the caller to read.
+
+    It holds on to neither the request nor its task, which hold on to it: whoever is dropped has to
+    be gone at once, and not when circles are looked for.
+    """
 
     key_id: uuid.UUID
-    request: HttpRequest
-    task: asyncio.Task[object] | None
+    mark_gone: Callable[[], None]
+    task: Callable[[], asyncio.Task[object] | None]
     at_work: bool = True
     ended: bool = False
 
     def end(self) -> None:
         if not self.ended:
             self.ended = True
-            mark_gone(self.request)
-            if self.at_work and self.task is not None:
-                self.task.cancel()
+            self.mark_gone()
+            task = self.task()
+            if self.at_work and task is not None:
+                task.cancel()
 
     def caught(self) -> bool:
         """Whether a cancellation that was just caught is ours; then it is over with."""
-        if self.ended and self.task is not None:
-            self.task.uncancel()
+        task = self.task()
+        if self.ended and task is not None:
+            task.uncancel()
         return self.ended
+
+
+def _this_task() -> Callable[[], asyncio.Task[object] | None]:
+    task = asyncio.current_task()
+    assert task is not None, "requests are answered in tasks"
+    return weakref.ref(task)
 
 
 class Guard:
@@ -92,7 +105,7 @@ def _guard() -> Guard:
 
 def watch(request: HttpRequest, key: ApiKey) -> None:
     """From here until ``release``, the request ends with its key."""
-    made = Watch(key.pk, request, asyncio.current_task())
+    made = Watch(key.pk, marker(request), _this_task())
     setattr(request, _ATTRIBUTE, made)
     _guard().add(made)
 
@@ -106,6 +119,7 @@ def release(request: HttpRequest) -> None:
     found = watch_of(request)
     if found is not None:
         _guard().remove(found)
+        delattr(request, _ATTRIBUTE)
 
 
 def revoked() -> ApiError:
@@ -118,7 +132,7 @@ def revoked() -> ApiError:
 
 async def guarded(content: AsyncIterator[bytes], watch: Watch) -> AsyncIterator[bytes]:
     """``content`` until the key ends, and then one event that says so. Costs nothing per part."""
-    watch.task = asyncio.current_task()
+    watch.task = _this_task()
     _guard().add(watch)
     try:
         while True:

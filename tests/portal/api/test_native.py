@@ -13,7 +13,8 @@ from portal.catalogue.models import CatalogueModel
 from portal.gallery.builtin import sync_builtin
 from portal.jobs.models import Job
 from portal.teams.models import Team
-from portal.teams.services import create_key, ensure_personal_team
+from portal.teams.services import ensure_personal_team
+from tests.conftest import full_key
 from tests.portal.api.scripted import Caller
 from tests.portal.jobs.conftest import Worker, worker  # noqa: F401  (a fixture)
 
@@ -23,13 +24,13 @@ JOB = {"model": "echo", "prompt": "hello", "sampling": {"max_tokens": 8}}
 
 @pytest.fixture
 def caller(team: Team, member: User, worker: Worker) -> Caller:  # noqa: F811
-    return Caller(create_key(team=team, user=member, name="test")[1], worker)
+    return Caller(full_key(team=team, user=member), worker)
 
 
 @pytest.fixture
 def stranger(outsider: User, worker: Worker) -> Caller:  # noqa: F811
     team = ensure_personal_team(user=outsider)
-    return Caller(create_key(team=team, user=outsider, name="test")[1], worker)
+    return Caller(full_key(team=team, user=outsider), worker)
 
 
 async def made(caller: Caller, **fields: Any) -> dict[str, Any]:
@@ -152,7 +153,7 @@ async def test_a_key_reaches_no_other_team_of_its_maker(
     worker: Worker,  # noqa: F811
 ) -> None:
     own = await sync_to_async(ensure_personal_team)(user=member)
-    _, secret = await sync_to_async(create_key)(team=own, user=member, name="own")
+    secret = await sync_to_async(full_key)(team=own, user=member)
     mine = Caller(secret, worker)
     job = (await made(caller))["id"]
     await read(mine, f"/api/v1/jobs/{job}", 404)

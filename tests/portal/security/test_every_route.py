@@ -27,6 +27,7 @@ from portal.playground.stream import KINDS, Multiplexer
 from portal.responses.models import Response
 from portal.teams.models import Membership, Team
 from portal.teams.services import create_key, ensure_personal_team
+from tests.conftest import full_key
 from tests.portal.jobs.conftest import Worker, worker  # noqa: F401  (a fixture)
 from tests.portal.security.policies import MESSAGES, POLICIES, policy, routes
 
@@ -89,12 +90,12 @@ def stage(
     Membership.objects.create(team=other, user=people["other"], role=Membership.Role.OWNER)
     role = Membership.Role.DEVELOPER
     left = Membership.objects.create(team=team, user=people["demoted"], role=role)
-    keys = {"member": create_key(team=team, user=member, name=MARK)[1]}
-    keys["demoted"] = create_key(team=team, user=people["demoted"], name=MARK)[1]
+    keys = {"member": full_key(team=team, user=member, name=MARK)}
+    keys["demoted"] = full_key(team=team, user=people["demoted"], name=MARK)
     for name in ("outsider", "operator"):
         own = ensure_personal_team(user=people[name])
-        keys[name] = create_key(team=own, user=people[name], name="x")[1]
-    keys["other"] = create_key(team=other, user=people["other"], name="x")[1]
+        keys[name] = full_key(team=own, user=people[name])
+    keys["other"] = full_key(team=other, user=people["other"])
     left.delete()
     return Stage(team, _things(team, member, worker), _clients(people, team), keys)
 
