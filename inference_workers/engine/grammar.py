@@ -32,9 +32,9 @@ Mask = NDArray[np.int32]
 REASON = 300
 """Characters of llguidance's own words in a message."""
 COMPILE_SECONDS = 10.0
-"""A compilation that takes longer is given up. Within ``LIMITS`` the slowest known takes 2 s."""
+"""A compilation that takes longer is given up. Within ``LIMITS`` the slowest known takes 1 s."""
 LIMITS = LLParserLimits(
-    step_max_items=20_000,  # a step of an ambiguous grammar then takes 50 ms at most
+    step_max_items=5_000,  # of an ambiguous grammar about 100 a millisecond
     max_lexer_states=20_000,  # of 1 to 2 kB each
     max_grammar_size=200_000,
     verbose_errors=False,  # or messages would quote the text so far
@@ -238,6 +238,7 @@ def _source(guide: Guide) -> str:
 
 _LIMIT = re.compile(
     r"fuel|too (large|many|complex|deeply)|max is|recursion limit|TooComplex|if regex is empty",
+    re.IGNORECASE,
 )
 
 

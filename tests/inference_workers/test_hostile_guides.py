@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from typing import Any
 
@@ -62,41 +63,40 @@ def test_a_guide_that_becomes_too_complex_fails_alone_and_is_billed_what_it_said
     assert found["good"] == run(engine("llama"), [job("good", (66,))])["good"]
 
 
-def slow(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Compilations take ``seconds``: llguidance itself can't be made to take so long."""
-    compiled = Grammars._compiled
+def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Compilations wait for the event: llguidance itself can't be made to take so long."""
+    compiled, go = Grammars._compiled, threading.Event()
 
-    def slowly(self: Grammars, guide: Guide, taken: Any) -> Any:
-        time.sleep(seconds)
+    def waiting(self: Grammars, guide: Guide, taken: Any) -> Any:
+        go.wait(30)
         return compiled(self, guide, taken)
 
-    monkeypatch.setattr(Grammars, "_compiled", slowly)
+    monkeypatch.setattr(Grammars, "_compiled", waiting)
+    return go
 
 
 def test_no_step_waits_while_a_guide_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow(monkeypatch, 1.0)
+    go = held(monkeypatch)
     served = engine("llama", eos_token_ids=[END])
     served.add(job("guided", (65,), guide=Guide(kind="regex", text="a{3}")))
     served.add(job("plain", (66,), max_tokens=40))
-    begin = time.monotonic()
-    said: list[tuple[str, Any]] = []
-    while not any(name == "plain" and event.type == "finished" for name, event in said):
-        said += served.step()
-    assert time.monotonic() - begin < 1.0
+    said = [each for _ in range(60) for each in served.step()]
+    assert [event.type for name, event in said if name == "plain"][-1] == "finished"
     assert not any(name == "guided" for name, _ in said)
+    go.set()
     assert run(served, [])["guided"][-1].reason == "stop"
 
 
 def test_a_compilation_without_end_is_given_up_and_others_are_not_held_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(grammar, "COMPILE_SECONDS", 0.2)
     served = engine("llama", eos_token_ids=[END])
     with monkeypatch.context() as context:
-        slow(context, 2.0)
+        go = held(context)
+        context.setattr(grammar, "COMPILE_SECONDS", 0.2)
         (event,) = run(served, [job("bad", (65,), guide=Guide(kind="regex", text="a"))])["bad"]
     assert (event.type, event.code) == ("failed", "guide_too_complex")
-    begin = time.monotonic()
     found = run(served, [job("next", (65,), guide=Guide(kind="regex", text="a{3}"))])["next"]
+    assert not go.is_set()
     assert found[-1].reason == "stop"
-    assert time.monotonic() - begin < 1.5
+    go.set()
