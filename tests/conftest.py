@@ -29,8 +29,6 @@ django.setup()  # here, because pytest-django looked for settings before they we
 if TYPE_CHECKING:
     from redis import Redis
 
-    from portal.teams.models import Team
-
     from portal.accounts.models import User
     from portal.catalogue.models import CatalogueModel
     from portal.teams.models import Team
@@ -68,8 +66,6 @@ def valkey() -> Iterator[environment.Valkey]:
 def redis(valkey: environment.Valkey) -> Iterator[Redis]:
     """A client of an empty Valkey."""
     from redis import Redis
-
-    from portal.teams.models import Team
 
     with Redis.from_url(valkey.url, socket_timeout=None) as client:
         client.flushall()
