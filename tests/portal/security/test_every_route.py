@@ -25,6 +25,7 @@ from portal.jobs.services import create_job
 from portal.jobs.viewer import Viewer
 from portal.playground.stream import KINDS, Multiplexer
 from portal.responses.models import Response
+from portal.teams.invitations import invite
 from portal.teams.models import Membership, Team
 from portal.teams.services import create_key, ensure_personal_team
 from tests.conftest import full_key
@@ -127,7 +128,11 @@ def _things(team: Team, member: User, worker: Worker) -> dict[str, str]:  # noqa
     )
     RunJob.objects.create(run=run, job=job)
     key, _ = create_key(team=team, user=member, name=MARK)
+    boss = team.memberships.get(role=Membership.Role.OWNER)
+    invitation, _ = invite(team=team, role=Membership.Role.VIEWER, actor=boss.user)
     return {
+        "invitation_id": str(invitation.pk),
+        "member_id": str(boss.pk),
         "conversation_id": str(conversation.pk),
         "job_id": job.pk.hex,
         "key_id": str(key.pk),
@@ -231,7 +236,8 @@ def test_the_team_itself_reads_all_of_it(stage: Stage) -> None:
 
 def _methods(route: str) -> set[str]:
     """Routes that only act are not read."""
-    acting = ("/cancel", "/restore", "/revoke", "/run", "keys/<key_id>")
+    acting = ("/cancel", "/remove", "/restore", "/revoke", "/role", "/rotate", "/run")
+    acting += ("keys/<key_id>",)
     return set() if route.endswith(acting) else {"get"}
 
 
