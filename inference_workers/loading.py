@@ -12,6 +12,8 @@ from inference_workers.engine.protocol import Engine
 from inference_workers.models.manifest import Manifest
 
 DEFAULT_SLOTS = 32
+CACHE_SHARE = 4
+LEAST_KV_MEMORY = 16 << 20
 Tell = Callable[[float, str], None]
 """Told how far loading has come, 0 to 1, and what it does."""
 
@@ -49,11 +51,28 @@ def _echo(manifest: Manifest, settings: WorkerSettings) -> Loaded:
     return Loaded(engine)
 
 
+def _room_for_cache(model_id: str, device: str) -> int:
+    """Bytes for keys and values: the usual amount, or a quarter of what is free where that is less,
+    so that no load however long ends with a process killed for memory.
+
+    Raises:
+        ModelError: that is too little to serve anybody.
+    """
+    from inference_workers.engine.engine import DEFAULT_KV_MEMORY
+    from inference_workers.models.resources import available_memory, require_memory
+
+    free = available_memory() if device == "cpu" else None
+    if free is None:
+        return DEFAULT_KV_MEMORY
+    require_memory(CACHE_SHARE * LEAST_KV_MEMORY, f"The cache of {model_id}")
+    return min(DEFAULT_KV_MEMORY, free // CACHE_SHARE)
+
+
 def _torch(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loaded:
     tell(0.0, "starting torch")
     import torch
 
-    from inference_workers.engine.engine import DEFAULT_KV_MEMORY, TorchEngine
+    from inference_workers.engine.engine import TorchEngine
     from inference_workers.engine.grammar import Grammars
     from inference_workers.models.loader import load
 
@@ -72,7 +91,7 @@ def _torch(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loaded:
         tokenizer,
         eos_token_ids=manifest.eos_token_ids,
         slots=settings.slots or DEFAULT_SLOTS,
-        kv_memory=settings.kv_memory or DEFAULT_KV_MEMORY,
+        kv_memory=settings.kv_memory or _room_for_cache(manifest.id, device),
         digest=manifest.digest,
         context_length=manifest.context_length,
         grammars=grammars,
