@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -63,7 +64,11 @@ def allocate(
 
     def zeros(heads: int, size: int) -> Tensor:
         shape = (blocks + 1, block_size, heads, size)
-        return torch.zeros(shape, dtype=dtype, device=device)
+        if device.type != "cpu":
+            return torch.zeros(shape, dtype=dtype, device=device)
+        # From the system as it comes: a page is memory only once somebody writes to it.
+        data = np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
+        return torch.from_numpy(data).view(dtype).view(shape)
 
     return [_kept(zeros(s.heads, s.key_size), zeros(s.heads, s.value_size)) for s in shapes]
 
