@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inference_workers.engine.request import Request
+from inference_workers.engine.runner import Runner, Work
+from inference_workers.layers import activation, attention, heads, linear, norm
 from inference_workers.layers.activation import Gate, gated
 from inference_workers.layers.attention import KeyValues, LayerShape, allocate, attend
 from inference_workers.layers.batch import Segment, Window, build
@@ -21,9 +24,11 @@ from inference_workers.layers.norm import HeadsNorm, RMSNorm
 from inference_workers.layers.packing import KINDS, Kind, pack, unpack
 from inference_workers.layers.quantize import quantized
 from inference_workers.layers.rotary import Rotary, frequencies
+from inference_workers.models import registry
 from inference_workers.native import Kernels, kernels, trial
 from inference_workers.native.build import build as build_kernels
 from inference_workers.native.build import library_path
+from tests.inference_workers import checkpoints
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -123,10 +128,10 @@ def test_what_is_not_finite_spoils_its_own_row_alone(wrong: float) -> None:
 def test_norms_and_gates_are_those_of_torch() -> None:
     torch.manual_seed(0)
     x, onto, scale = torch.randn(70, 96) * 3, torch.randn(70, 96), torch.randn(96)
-    norm = RMSNorm(scale, 1e-6, offset=1.0)
+    rms = RMSNorm(scale, 1e-6, offset=1.0)
     truth = F.rms_norm(x, (96,), scale + 1, 1e-6)
-    assert torch.allclose(norm.forward(x), truth, rtol=1e-5, atol=1e-6)
-    assert torch.allclose(norm.forward(x, onto=onto), onto + truth, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(rms.forward(x), truth, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(rms.forward(x, onto=onto), onto + truth, rtol=1e-5, atol=1e-5)
     wide = torch.cat((torch.randn(9, 48) * 20, torch.randn(9, 48)), -1)
     pairs: tuple[tuple[Gate, Tensor], ...] = (
         ("silu", F.silu(wide[:, :48])),
@@ -140,7 +145,7 @@ HEADS, KEYS, SIZE, BLOCK = 4, 2, 32, 8
 ROTARY = Rotary(frequencies({"rope_theta": 1e4}, SIZE), torch.float32, torch.device("cpu"))
 
 
-def attention(
+def attended(
     lengths: list[tuple[int, int]], window: Window, dtype: torch.dtype, *, by_kernel: bool
 ) -> Tensor:
     """Two sequences, computed in steps of so many tokens each; rows of all steps, in order."""
@@ -148,7 +153,7 @@ def attention(
     total = [sum(step) for step in zip(*lengths, strict=True)]
     inputs = [torch.randn(n, (HEADS + 2 * KEYS) * SIZE) for n in total]
     norms = HeadsNorm(torch.randn(SIZE), torch.randn(SIZE), (HEADS, KEYS), 1e-6, offset=1)
-    heads = Heads(HEADS, KEYS, SIZE, norms)
+    split = Heads(HEADS, KEYS, SIZE, norms)
     shape = LayerShape(KEYS, SIZE, SIZE, window)
     place = {"dtype": dtype, "device": torch.device("cpu")}
     (store,) = allocate([shape], blocks=60, block_size=BLOCK, **place)  # type: ignore[arg-type]
@@ -166,7 +171,7 @@ def attention(
         )  # fmt: skip
         laid = _laid(batch.positions, done, step, chosen)
         rows = torch.cat([inputs[i][at : at + 1] for i, at in laid])
-        queries = heads.place(rows, ROTARY.at(batch.positions, batch.longest), batch, store)
+        queries = split.place(rows, ROTARY.at(batch.positions, batch.longest), batch, store)
         out = attend(queries, store, batch, window=window, scale=0.2)
         for (i, _), row in zip(laid, out, strict=True):
             found[i].append(row)
@@ -191,19 +196,19 @@ CHUNKS = [(40, 7), (1, 1), (1, 30), (1, 1), (3, 1)]
 
 @pytest.mark.parametrize("window", [None, 12])
 def test_attention_is_that_of_torch(window: Window) -> None:
-    truth = attention(CHUNKS, window, torch.float32, by_kernel=False)
-    found = attention(CHUNKS, window, torch.float32, by_kernel=True)
+    truth = attended(CHUNKS, window, torch.float32, by_kernel=False)
+    found = attended(CHUNKS, window, torch.float32, by_kernel=True)
     assert torch.allclose(found, truth, rtol=1e-4, atol=1e-5)
-    halves = attention(CHUNKS, window, torch.float16, by_kernel=True)
+    halves = attended(CHUNKS, window, torch.float16, by_kernel=True)
     assert torch.allclose(halves, truth, rtol=2e-2, atol=5e-3)
 
 
 @pytest.mark.parametrize("window", [None, 12])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_attention_is_the_same_in_any_chunks(window: Window, dtype: torch.dtype) -> None:
-    whole = attention([(46, 40)], window, dtype, by_kernel=True)
+    whole = attended([(46, 40)], window, dtype, by_kernel=True)
     for chunks in (CHUNKS, [(1, 1)] * 40 + [(1, 0)] * 6, [(16, 0), (30, 40)]):
-        assert torch.equal(attention(list(chunks), window, dtype, by_kernel=True), whole)
+        assert torch.equal(attended(list(chunks), window, dtype, by_kernel=True), whole)
 
 
 def test_a_store_knows_its_kernels_view() -> None:
@@ -266,3 +271,28 @@ def test_parts_are_read_where_they_lie() -> None:
     assert ctypes.sizeof(part) == 32
     assert (part.kind, part.outputs, part.columns, part.at) == (1, 16, 32, 5)
     assert part.second - part.first == KINDS["q5"].first
+
+
+def test_without_kernels_packed_weights_are_made_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another processor, or no compiler: the same answers within rounding, all in torch."""
+    module = checkpoints.reference("gemma3")
+    weights: dict[str, Tensor | Packed] = {}
+    for name, tensor in module.state_dict().items():
+        weights[name] = tensor
+        if tensor.dim() == 2:
+            kind, data = quantized(tensor.numpy(), 8)
+            weights[name] = Packed(kind, torch.from_numpy(data), *tensor.shape)
+
+    def logits() -> Tensor:
+        served = registry.build(module.config, weights, dtype=torch.float32)
+        runner = Runner(served, blocks=8, block_size=16)
+        request = Request(job="a", choice=0, tokens=[5, 9, 200, 31], prompt=4, blocks=[1])
+        with torch.inference_mode():
+            return served.logits(runner.run([Work(request, 4, range(0), sampled=True)]))
+
+    by_kernels = logits()
+    for layer in (linear, norm, attention, activation, heads):
+        monkeypatch.setattr(layer, "kernels", lambda: None)
+    by_torch = logits()
+    assert not torch.equal(by_torch, by_kernels)
+    assert torch.allclose(by_torch, by_kernels, atol=0.05 * float(by_torch.abs().max()))
