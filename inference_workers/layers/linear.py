@@ -12,12 +12,11 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inference_workers.layers.packing import Q8, ROWS, Kind, row_scales, unpack
+from inference_workers.layers.packing import ROWS, Kind, unpack
 from inference_workers.native import Kernels, Part, kernels
 
 _BF16_OK: bool = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -25,10 +24,6 @@ _BF16_OK: bool = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_suppo
 HEAD_PARTS = 4
 """The head's vocabulary is multiplied in this many parts: a part's logits stay in the cache until
 their maximum is known (62 instead of 103 ms for 64 greedy rows of a 262144 x 640 head)."""
-MARGIN = 8 * 21.25**0.5
-"""How far below the leader a token may seem to lie and yet be computed in full, by its upper four
-bits: eight standard deviations of what the lower four bits add, taken to be spread evenly over 0 to
-15 (variance 21.25). A token that is missed so would have to be a case in about 10^15."""
 
 
 def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
@@ -174,15 +169,14 @@ class PackedProduct:
             raise MemoryError
         return out
 
-    def greedy(self, x: Tensor, margins: Tensor | None) -> tuple[Tensor, Tensor]:
+    def greedy(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Each row's largest output and its index, of a single matrix; see ``lm_greedy``."""
         x = x.contiguous()
         rows = x.shape[0]
         best, token = torch.empty(rows), torch.empty(rows, dtype=torch.int64)
         failed = self._kernels.long.lm_greedy(
-            x.data_ptr(), rows, self.inputs, self._address,
-            None if margins is None else margins.data_ptr(), best.data_ptr(), token.data_ptr(),
-        )  # fmt: skip
+            x.data_ptr(), rows, self.inputs, self._address, best.data_ptr(), token.data_ptr()
+        )
         if failed:
             raise MemoryError
         return best, token
@@ -225,12 +219,9 @@ class Head:
         self.vocabulary = int(weight.shape[0])
         self.bytes = 0
         self._packed: PackedProduct | None = None
-        self._margins: Tensor | None = None
         self._parts: list[tuple[int, Linear]] = []
         if isinstance(weight, Packed):
             self._packed = PackedProduct([weight])
-            if weight.kind is Q8:
-                self._margins = _margins(weight)
             self.bytes = 0 if shared else weight.nbytes
             return
         step = -(-self.vocabulary // HEAD_PARTS) if _packs(weight) else self.vocabulary
@@ -254,7 +245,7 @@ class Head:
     def greedy(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Each row's largest logit (NaN if any is) and its token, without keeping the logits."""
         if self._packed is not None:
-            return self._packed.greedy(x, self._margins)
+            return self._packed.greedy(x)
         best, token = greedy(self._parts[0][1].forward(x))
         for start, part in self._parts[1:]:
             value, index = greedy(part.forward(x))
@@ -263,13 +254,6 @@ class Head:
             best = torch.where(better, value, best)
             token = torch.where(better, index + start, token)
         return best, token
-
-
-def _margins(weight: Packed) -> Tensor:
-    """For each token, what its lower four bits may add to its logit for an input of length 1."""
-    scales = row_scales(weight.kind, weight.data.numpy(), weight.rows, weight.columns)
-    largest = np.abs(scales).max(1) * np.float32(MARGIN)
-    return torch.from_numpy(np.pad(largest, (0, -weight.rows % ROWS)).astype(np.float32))
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:

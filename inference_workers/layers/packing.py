@@ -128,13 +128,6 @@ def unpack(kind: Kind, data: Bytes, rows: int, columns: int) -> Floats:
     return result
 
 
-def row_scales(kind: Kind, data: Bytes, rows: int, columns: int) -> Floats:
-    """The scales ``(rows, columns / group)`` of a packed matrix."""
-    panels, groups = -(-rows // ROWS), columns // COLUMNS
-    first = data[: panels * groups * kind.first].reshape(panels, groups, kind.first)
-    return _scales(kind, _halves(kind, first))[:rows]
-
-
 def _halves(kind: Kind, first: Bytes) -> Floats:
     """The tiles' float16 numbers as ``(panels, groups, numbers, 16)``."""
     numbers = np.ascontiguousarray(first[:, :, : 32 * kind.halves]).view(np.float16)

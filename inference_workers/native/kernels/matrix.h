@@ -16,13 +16,15 @@
 
 enum { ROWS = 16, COLUMNS = 32, NIBBLES = 256, FIFTHS = 64, MOST = 4 };
 typedef enum { Q4M, Q5, Q8, Q8G16, Q8M, Q8_ROUGH, KINDS } lm_kind;
-/* Q8_ROUGH reads a Q8 matrix by its first plane alone, the lower four bits taken to be 7.5. */
+/* Q8_ROUGH reads a Q8 matrix by its first plane alone and gives what a product may be at most: with
+   the lower four bits taken to be 7.5, and eight standard deviations of what they add, if they are
+   spread evenly (variance 21.25) and independent, on top. */
 
 /* Rows of activations as signed bytes with a scale for each 32 of them. `sum` and `first` are the
-   scaled sums of all 32 and of the first 16. */
+   scaled sums of all 32 and of the first 16; `square` is 8^2 * 21.25 times the sum of the squares. */
 typedef struct {
   int8_t *codes;            /* M x K */
-  float *scale, *sum, *first; /* M x K / 32 */
+  float *scale, *sum, *first, *square; /* M x K / 32 */
   long rows, columns;
 } lm_rows;
 

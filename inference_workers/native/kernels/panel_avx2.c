@@ -63,7 +63,8 @@ INLINE void panel(const int kind, const int count, const lm_part *part, long num
   const uint8_t *first = part->first + number * groups * tile1;
   const uint8_t *second = part->second + number * groups * tile2;
   const __m256i ones = _mm256_set1_epi16(1), sixteens = _mm256_set1_epi16(16);
-  __m256 totals[MOST][2];
+  __m256 totals[MOST][2], squares[MOST][2];
+  if (kind == Q8_ROUGH) EACH(m, count) squares[m][0] = squares[m][1] = _mm256_setzero_ps();
   EACH(m, count) totals[m][0] = totals[m][1] = _mm256_setzero_ps();
   for (long g = 0; g < groups; g++, first += tile1, second += tile2) {
     const uint8_t *nibbles = first + 32 * (scales + minimum);
@@ -116,9 +117,17 @@ INLINE void panel(const int kind, const int count, const lm_part *part, long num
         }
         totals[m][0] = _mm256_fmadd_ps(v0, s0, totals[m][0]);
         totals[m][1] = _mm256_fmadd_ps(v1, s1, totals[m][1]);
+        if (kind == Q8_ROUGH) {
+          __m256 square = _mm256_set1_ps(rows->square[index]);
+          squares[m][0] = _mm256_fmadd_ps(_mm256_mul_ps(s0, s0), square, squares[m][0]);
+          squares[m][1] = _mm256_fmadd_ps(_mm256_mul_ps(s1, s1), square, squares[m][1]);
+        }
       }
     }
   }
+  if (kind == Q8_ROUGH)
+    EACH(m, count) EACH(h, 2)
+      totals[m][h] = _mm256_add_ps(totals[m][h], _mm256_sqrt_ps(squares[m][h]));
   EACH(m, count) {
     _mm256_storeu_ps(out + 16 * m, totals[m][0]);
     _mm256_storeu_ps(out + 16 * m + 8, totals[m][1]);

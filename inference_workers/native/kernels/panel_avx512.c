@@ -33,7 +33,8 @@ INLINE void panel(const int kind, const int count, const lm_part *part, long num
   const float zero = lm_zero(kind);
   const uint8_t *first = part->first + number * groups * tile1;
   const uint8_t *second = part->second + number * groups * tile2;
-  __m512 totals[MOST];
+  __m512 totals[MOST], squares[MOST];
+  if (kind == Q8_ROUGH) EACH(m, count) squares[m] = _mm512_setzero_ps();
   EACH(m, count) totals[m] = _mm512_setzero_ps();
   for (long g = 0; g < groups; g++, first += tile1, second += tile2) {
     const uint8_t *nibbles = first + 32 * (scales + minimum);
@@ -65,9 +66,13 @@ INLINE void panel(const int kind, const int count, const lm_part *part, long num
           value = _mm512_fmadd_ps(value, own, _mm512_set1_ps(-zero * sum));
         }
         totals[m] = _mm512_fmadd_ps(value, scale, totals[m]);
+        if (kind == Q8_ROUGH)
+          squares[m] = _mm512_fmadd_ps(_mm512_mul_ps(scale, scale),
+                                       _mm512_set1_ps(rows->square[index]), squares[m]);
       }
     }
   }
+  if (kind == Q8_ROUGH) EACH(m, count) totals[m] = _mm512_add_ps(totals[m], _mm512_sqrt_ps(squares[m]));
   EACH(m, count) _mm512_storeu_ps(out + 16 * m, totals[m]);
 }
 

@@ -40,7 +40,9 @@ static void quantise_row(const float *x, const lm_rows *rows, long row) {
     __m256i c[4];
     for (int i = 0; i < 4; i++) c[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
     __m256i front = _mm256_add_epi32(c[0], c[1]), back = _mm256_add_epi32(c[2], c[3]);
-    __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(c[0], c[1]), _mm256_packs_epi32(c[2], c[3]));
+    __m256i low = _mm256_packs_epi32(c[0], c[1]), high = _mm256_packs_epi32(c[2], c[3]);
+    __m256i bytes = _mm256_packs_epi16(low, high);
+    __m256i squares = _mm256_add_epi32(_mm256_madd_epi16(low, low), _mm256_madd_epi16(high, high));
     bytes = _mm256_permutevar8x32_epi32(bytes, order);
     _mm256_storeu_si256((__m256i *)(rows->codes + row * rows->columns + g * COLUMNS), bytes);
     __m256i pairs = _mm256_hadd_epi32(front, back);
@@ -50,6 +52,8 @@ static void quantise_row(const float *x, const lm_rows *rows, long row) {
     rows->scale[row * groups + g] = scale;
     rows->first[row * groups + g] = scale * (float)first;
     rows->sum[row * groups + g] = scale * (float)(first + second);
+    float square = sum8(_mm256_cvtepi32_ps(squares));
+    rows->square[row * groups + g] = 8 * 8 * 21.25f * scale * scale * square;
   }
 }
 
@@ -64,8 +68,7 @@ typedef struct {
   long each;  /* panels, or rows to quantise, a piece */
   long panels;
   struct best *best; /* of each piece and row */
-  const float *margins, *lengths;
-  _Atomic float *floors; /* what each row has at least, whichever piece found it */
+  _Atomic float *floors; /* what each row has at least, whichever piece found it; NULL: unscreened */
 } lm_product;
 
 struct best {
@@ -126,14 +129,14 @@ static void *room(size_t bytes) {
 /* The rows as bytes, in this thread's memory, with `more` bytes behind them. */
 static void *quantise(lm_product *p, long rows, long columns, size_t more) {
   size_t codes = (size_t)(rows * columns + 63) / 64 * 64, floats = (size_t)(rows * (columns / COLUMNS));
-  int8_t *memory = room(codes + 3 * floats * sizeof(float) + more);
+  int8_t *memory = room(codes + 4 * floats * sizeof(float) + more);
   if (!memory) return NULL;
   float *scales = (float *)(memory + codes);
-  p->rows = (lm_rows){memory, scales, scales + floats, scales + 2 * floats, rows, columns};
+  p->rows = (lm_rows){memory, scales, scales + floats, scales + 2 * floats, scales + 3 * floats, rows, columns};
   for (int i = 0; i < p->count; i++) p->panels += (p->parts[i].outputs + ROWS - 1) / ROWS;
   p->each = 8;
   lm_parallel(quantise_piece, p, (rows + p->each - 1) / p->each);
-  return scales + 3 * floats;
+  return scales + 4 * floats;
 }
 
 /* out (M x width) = x (M x K) times the parts' rows, plus bias (width values or NULL). Returns 0, or
@@ -151,13 +154,12 @@ int lm_linear(const float *x, long rows, long columns, const lm_part *parts, int
 
 enum { STRIP = 64 };
 
-/* Whether any of 16 rough results may be more than `least`. No number may always. */
-static int may_win(const float *rough, const float *margins, float length, float least) {
-  const __m256 by = _mm256_set1_ps(length), than = _mm256_set1_ps(least);
-  __m256 a = _mm256_fmadd_ps(_mm256_loadu_ps(margins), by, _mm256_loadu_ps(rough));
-  __m256 b = _mm256_fmadd_ps(_mm256_loadu_ps(margins + 8), by, _mm256_loadu_ps(rough + 8));
-  a = _mm256_or_ps(_mm256_cmp_ps(a, than, _CMP_NLE_UQ), _mm256_cmp_ps(b, than, _CMP_NLE_UQ));
-  return _mm256_movemask_ps(a);
+/* Whether any of 16 results may be more than `least`. No number may always. */
+static int may_win(const float *most, float least) {
+  const __m256 than = _mm256_set1_ps(least);
+  __m256 a = _mm256_cmp_ps(_mm256_loadu_ps(most), than, _CMP_NLE_UQ);
+  __m256 b = _mm256_cmp_ps(_mm256_loadu_ps(most + 8), than, _CMP_NLE_UQ);
+  return _mm256_movemask_ps(_mm256_or_ps(a, b));
 }
 
 static void raise(_Atomic float *floor, float value) {
@@ -172,7 +174,7 @@ static void greedy_piece(void *argument, long piece) {
   const lm_part *part = p->parts;
   lm_part rough = *part;
   rough.kind = Q8_ROUGH;
-  const int screened = p->margins != NULL;
+  const int screened = p->floors != NULL;
   long end = (piece + 1) * p->each < p->panels ? (piece + 1) * p->each : p->panels;
   for (long strip = 0; strip < p->rows.rows; strip += STRIP) {
     long rows = p->rows.rows - strip < STRIP ? p->rows.rows - strip : STRIP;
@@ -190,7 +192,7 @@ static void greedy_piece(void *argument, long piece) {
         chosen[screened ? Q8_ROUGH : part->kind](screened ? &rough : part, number, &p->rows, strip + m, count, results);
         for (int i = 0; i < count; i++) {
           float *found = results + ROWS * i, *least = &best[m + i].value;
-          if (screened && !may_win(found, p->margins + number * ROWS, p->lengths[strip + m + i], floors[m + i])) continue;
+          if (screened && !may_win(found, floors[m + i])) continue;
           if (screened) chosen[part->kind](part, number, &p->rows, strip + m + i, 1, found);
           for (int n = 0; n < tokens; n++)
             if (found[n] > *least || (found[n] != found[n] && *least == *least))
@@ -204,34 +206,21 @@ static void greedy_piece(void *argument, long piece) {
   }
 }
 
-static void length_piece(void *argument, long row) {
-  lm_product *p = argument;
-  const float *x = p->x + row * p->rows.columns;
-  __m256 sum = _mm256_setzero_ps();
-  for (long i = 0; i < p->rows.columns; i += 8) {
-    __m256 v = _mm256_loadu_ps(x + i);
-    sum = _mm256_fmadd_ps(v, v, sum);
-  }
-  ((float *)p->lengths)[row] = sqrtf(sum8(sum));
-}
-
 /* Each row's largest product with the part's rows (no number if any is none) and the first token that
-   has it. `margins`, one a token (filled up to a multiple of 16), let most tokens of a Q8 matrix be
-   passed over by their upper four bits: a token's margin times a row's length bounds what its lower
-   four bits may add. NULL: every token is computed. 1: no memory. */
-int lm_greedy(const float *x, long rows, long columns, const lm_part *part, const float *margins,
-              float *values, int64_t *tokens) {
+   has it. Most tokens of a Q8 matrix are passed over by their upper four bits. 1: no memory. */
+int lm_greedy(const float *x, long rows, long columns, const lm_part *part, float *values,
+              int64_t *tokens) {
   enum { PANELS = 32 };
-  lm_product p = {.x = x, .parts = part, .count = 1, .margins = part->kind == Q8 ? margins : NULL};
+  lm_product p = {.x = x, .parts = part, .count = 1};
+  const int screened = part->kind == Q8;
   long pieces = ((part->outputs + ROWS - 1) / ROWS + PANELS - 1) / PANELS;
-  float *lengths = quantise(&p, rows, columns, (size_t)rows * 2 * sizeof(float) + (size_t)(pieces * rows) * sizeof(struct best));
-  if (!lengths) return 1;
-  p.lengths = lengths;
-  p.floors = (_Atomic float *)(lengths + rows);
-  p.best = (struct best *)(lengths + 2 * rows);
-  for (long m = 0; m < rows; m++) p.floors[m] = -INFINITY;
+  size_t bests = (size_t)(pieces * rows) * sizeof(struct best), floors = (size_t)rows * sizeof(float);
+  char *memory = quantise(&p, rows, columns, bests + floors);
+  if (!memory) return 1;
+  p.best = (struct best *)memory;
+  p.floors = screened ? (_Atomic float *)(memory + bests) : NULL;
+  for (long m = 0; screened && m < rows; m++) p.floors[m] = -INFINITY;
   p.each = PANELS;
-  if (p.margins) lm_parallel(length_piece, &p, rows);
   lm_parallel(greedy_piece, &p, pieces);
   for (long m = 0; m < rows; m++) {
     struct best best = p.best[m];
