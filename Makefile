@@ -114,7 +114,7 @@ lint-web: $(VENV)/.npm
 # -- figures ----------------------------------------------------------------------------------------
 
 bench: build $(VENV)/.dev
-	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks $(if $(PEERS),--peers $(PEERS)) $(if $(QUICK),--quick)
 
 soak: build $(VENV)/.dev
 	@$(PY) -m tests.faults --full
