@@ -106,9 +106,9 @@ def sample(model: CausalModel, states: Tensor, rows: Sequence[Row]) -> list[Choi
 
 def _greedy(model: CausalModel, states: Tensor) -> list[Choice]:
     best, tokens = model.greedy(states)
-    finite = best.isfinite().tolist()
     return [
-        Choice(token if good else None) for token, good in zip(tokens.tolist(), finite, strict=True)
+        Choice(token if math.isfinite(value) else None)
+        for token, value in zip(tokens.tolist(), best.tolist(), strict=True)
     ]
 
 
