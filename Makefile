@@ -113,6 +113,7 @@ lint-web: $(VENV)/.npm
 
 # -- figures ----------------------------------------------------------------------------------------
 
+# PEERS=DIR: a virtual environment for each peer, see docs/performance.md. QUICK=1: a short trial.
 bench: build $(VENV)/.dev
 	@$(PY) -m benchmarks $(if $(PEERS),--peers $(PEERS)) $(if $(QUICK),--quick)
 

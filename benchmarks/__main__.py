@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import engine, goals, machine, portal, worker
+from benchmarks.comparison import BATCHES
 from benchmarks.process import SideError
 from inference_workers.errors import ModelError
 from inference_workers.models.manifest import read_manifest
@@ -46,7 +47,7 @@ def main() -> int:
     }
     try:
         for part in given.only:
-            found |= _measured(part, folder, data / "bench", given.peers, quick=given.quick)
+            found |= _measured(part, folder, data / "bench", given)
     except SideError as error:
         print(error, file=sys.stderr)
         return 1
@@ -62,12 +63,11 @@ def main() -> int:
     return 0
 
 
-def _measured(
-    part: str, folder: Path, made: Path, peers: Path | None, *, quick: bool
-) -> dict[str, Any]:
+def _measured(part: str, folder: Path, made: Path, given: argparse.Namespace) -> dict[str, Any]:
     """One part's results; prints them."""
+    quick = given.quick
     if part == "engine":
-        return engine.measure(folder, made, peers, quick=quick)
+        return engine.measure(folder, made, given.peers, given.batches, quick=quick)
     if part == "worker":
         started = worker.measure(folder, **({"starts": 2, "kv_memory": 64 << 20} if quick else {}))
         print(f"\n{started.line()}", flush=True)
@@ -90,12 +90,24 @@ def _arguments() -> argparse.Namespace:
             raise argparse.ArgumentTypeError(f"{text} is not a folder of virtual environments")
         return path
 
+    def batches(text: str) -> list[int]:
+        try:
+            chosen = [int(number) for number in text.split(",")]
+        except ValueError:
+            chosen = [0]
+        if not all(1 <= number <= max(BATCHES) for number in chosen):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} must be numbers from 1 to {max(BATCHES)}, with commas between them"
+            )
+        return chosen
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="fewer tokens and rounds")
     parser.add_argument(
         "--peers", type=folder, metavar="DIR", help="a virtual environment for each peer"
     )
     parser.add_argument("--only", type=parts, default=list(PARTS), help=f"of {','.join(PARTS)}")
+    parser.add_argument("--batches", type=batches, default=list(BATCHES), metavar="N,…")
     return parser.parse_args()
 
 

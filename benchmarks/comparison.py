@@ -28,12 +28,14 @@ Timed = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Tokens per second of every side. ``roof`` is the least that ours could take, ``work`` the
-    tokens that a measurement makes and ``steps`` how many steps make them."""
+    """Tokens per second of every side; ``ran`` names the process that was measured for it, by its
+    weights' type. ``roof`` is the least that ours could take, ``work`` the tokens that a
+    measurement makes and ``steps`` how many steps make them."""
 
     what: str
     batch: int
     samples: dict[str, Sample]
+    ran: dict[str, str]
     roof: Roof
     work: int
     steps: int
@@ -66,6 +68,7 @@ class Row:
             "what": self.what,
             "batch": self.batch,
             "tokens_per_second": {name: s.as_dict() for name, s in self.samples.items()},
+            "ran": {name: ran for name, ran in self.ran.items() if name in self.samples},
             "best_peer": self.best,
             "ratio": self.ratio,
             "roofline": {"tokens_per_second": self.limit, "by": self.roof.by, "share": self.share},
@@ -117,15 +120,18 @@ class Table:
         rates = {name: partial(timed, side, tokens) for name, side in sides.items()}
         roof = self._roofline.decode(batch, len(prompts[0]), tokens)
         what = f"decode, batch {batch}"
-        return Row(what, batch, self._in_turn(rates), roof, batch * tokens, tokens)
+        ran = {name: side.name for name, side in sides.items()}
+        return Row(what, batch, self._in_turn(rates), ran, roof, batch * tokens, tokens)
 
     def _prefill(self) -> Row:
         def timed(side: Process) -> float:
             return PREFILL / float(side.ask("prefill", prompt=self._long))
 
-        rates = {name: partial(timed, side) for name, side in self._fastest(timed).items()}
+        sides = self._fastest(timed)
+        rates = {name: partial(timed, side) for name, side in sides.items()}
+        ran = {name: side.name for name, side in sides.items()}
         roof = self._roofline.step([0], PREFILL)
-        return Row(f"prefill, {PREFILL} tokens", 1, self._in_turn(rates), roof, PREFILL, 1)
+        return Row(f"prefill, {PREFILL} tokens", 1, self._in_turn(rates), ran, roof, PREFILL, 1)
 
     def _in_turn(self, rates: Mapping[str, Timed]) -> dict[str, Sample]:
         """All samples but those of a peer that failed on the way."""

@@ -18,7 +18,9 @@ INSTRUCTION = 500
 STREAMS = 31
 
 
-def measure(folder: Path, made: Path, peers_in: Path | None, *, quick: bool) -> dict[str, Any]:
+def measure(
+    folder: Path, made: Path, peers_in: Path | None, batches: Sequence[int], *, quick: bool
+) -> dict[str, Any]:
     """All of the engine's results. ``made`` keeps the weights in the peers' forms.
 
     Raises:
@@ -29,7 +31,7 @@ def measure(folder: Path, made: Path, peers_in: Path | None, *, quick: bool) -> 
     bfloat16 = computes_bfloat16(describe())
     listed = peers.candidates(peers_in, files, Path(sys.executable), bfloat16=bfloat16)
     command = [sys.executable, "-m", "benchmarks.served", folder]
-    with Process(OURS, command) as ours, peers.started(listed, 64) as found:
+    with Process(OURS, command) as ours, peers.started(listed, max(batches)) as found:
         for name, why in found.left_out.items():
             print(f"{name} is left out: {why}", flush=True)
         peaks, described = ours.ask("peaks"), ours.ask("describe")
@@ -39,7 +41,7 @@ def measure(folder: Path, made: Path, peers_in: Path | None, *, quick: bool) -> 
         names = [OURS, *found.running]
         print("\n" + _heading(names), flush=True)
         rows = []
-        for row in table.rows():
+        for row in table.rows(batches):
             rows.append(row)
             print(_line(row, names), flush=True)
         arrival = _arrival(ours, table, 1 if quick else 3, 48)
@@ -105,7 +107,7 @@ def _peak_lines(peaks: dict[str, float]) -> list[str]:
     operations = {name: rate for name, rate in peaks.items() if name != "bandwidth"}
     return [
         f"memory is read at {peaks['bandwidth'] / 1e9:.1f} GB/s; products reach "
-        + ", ".join(f"{rate / 1e9:.0f} GOP/s in {name}" for name, rate in operations.items())
+        + ", ".join(f"{rate / 1e9:.3g} GOP/s in {name}" for name, rate in operations.items())
     ]
 
 

@@ -93,12 +93,13 @@ def _rows(results: Mapping[str, Any]) -> str:
     for row in results["rows"]:
         rates, roof = row["tokens_per_second"], row["roofline"]
         cells = [_rate(rates[name]) if name in rates else "" for name in names]
-        ratio = f"**{row['ratio']:.2f}** ({row['best_peer']})" if row["ratio"] else ""
+        best = row["ran"].get(row["best_peer"])  # with the type of its weights
+        ratio = f"**{row['ratio']:.2f}** ({best})" if row["ratio"] else ""
         limit = f"{roof['tokens_per_second']:.0f} ({roof['by']})"
         lines.append([row["what"], *cells, ratio, limit, f"{roof['share']:.0%}"])
     peaks = results["peaks"]
     products = ", ".join(
-        f"{rate / 1e9:.0f} in {name}" for name, rate in peaks.items() if name != "bandwidth"
+        f"{rate / 1e9:.3g} in {name}" for name, rate in peaks.items() if name != "bandwidth"
     )
     sides = "; ".join(
         f"{name}: {about['version']}, {about['weights']}"

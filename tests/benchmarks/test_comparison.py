@@ -82,6 +82,7 @@ def test_of_a_peers_weight_types_the_faster_one_is_measured() -> None:
     assert found[0].ratio == pytest.approx(2)
     assert len(bfloat16.asked) == 3  # each row's warm-up, and no more
     assert len(float32.asked) == 3 * 4
+    assert found[0].as_dict()["ran"] == {OURS: OURS, "t": "t float32"}
 
 
 def test_a_peer_that_breaks_is_said_and_leaves_the_others_measured() -> None:
