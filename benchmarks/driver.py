@@ -123,7 +123,7 @@ class TransformersContinuous(Side):
     def generate(self, prompts: Prompts, tokens: int) -> None:
         config = self.config(
             max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=0,
-            num_blocks=512, max_batch_tokens=1024,
+            num_blocks=160, max_batch_tokens=1024,
         )  # fmt: skip
         made = self.model.generate_batch(
             inputs=prompts, generation_config=config, progress_bar=False
