@@ -22,6 +22,8 @@ TEXTS = (
     "Dear customer, thank you for contacting us about",
 )
 WARM_TOKENS = 4
+FAR_BEHIND = 2.0
+"""A peer's process that is so many times slower than its best one is not tried in later rows."""
 
 Timed = Callable[[], float]
 
@@ -160,5 +162,7 @@ class Table:
                 except SideError as error:
                     self._say(f"{process.name} is left out of this row: {error}")
             if rates:
-                chosen[name] = max(rates, key=lambda pair: pair[0])[1]
+                best, chosen[name] = max(rates, key=lambda pair: pair[0])
+                # Rows go on to more work at once: what is far behind now is further behind then.
+                self._peers[name] = [p for speed, p in rates if speed > best / FAR_BEHIND]
         return chosen

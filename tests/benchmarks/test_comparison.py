@@ -80,9 +80,15 @@ def test_of_a_peers_weight_types_the_faster_one_is_measured() -> None:
     bfloat16, float32 = Fake("t bfloat16", 0.4), Fake("t float32", 0.1)
     found = rows(Fake(OURS, 0.05), {"t": [bfloat16, float32]})
     assert found[0].ratio == pytest.approx(2)
-    assert len(bfloat16.asked) == 3  # each row's warm-up, and no more
+    assert len(bfloat16.asked) == 1  # a warm-up, and far behind: not tried again
     assert len(float32.asked) == 3 * 4
     assert found[0].as_dict()["ran"] == {OURS: OURS, "t": "t float32"}
+
+
+def test_a_weight_type_that_is_not_far_behind_is_tried_in_every_row() -> None:
+    bfloat16, float32 = Fake("t bfloat16", 0.15), Fake("t float32", 0.1)
+    rows(Fake(OURS, 0.05), {"t": [bfloat16, float32]})
+    assert len(bfloat16.asked) == 3
 
 
 def test_a_peer_that_breaks_is_said_and_leaves_the_others_measured() -> None:
