@@ -113,8 +113,9 @@ lint-web: $(VENV)/.npm
 
 # -- figures ----------------------------------------------------------------------------------------
 
+# PEERS=DIR: a virtual environment for each peer, see docs/performance.md. QUICK=1: a short trial.
 bench: build $(VENV)/.dev
-	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks $(if $(PEERS),--peers $(PEERS)) $(if $(QUICK),--quick)
 
 soak: build $(VENV)/.dev
 	@$(PY) -m tests.faults --full

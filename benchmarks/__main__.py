@@ -1,67 +1,114 @@
-"""``python -m benchmarks [--quick]``: all figures in one table, kept in ``benchmarks/results``.
+"""``python -m benchmarks [--quick] [--peers DIR] [--only PART,...]``: all figures of one run.
 
 Uses the default model prepared in ``DATA`` (``make run`` does that). Run it on an otherwise idle
-machine: what counts are ratios, both sides of which are measured in turn in the same run.
+machine: what counts are ratios, all sides of which are measured in turn in the same run. Results
+are kept in ``benchmarks/results``; ``python -m benchmarks.report`` makes ``docs/performance.md``
+of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import platform
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from benchmarks import engine, portal
+from benchmarks import engine, goals, machine, portal, worker
+from benchmarks.comparison import BATCHES
+from benchmarks.process import SideError
+from inference_workers.errors import ModelError
+from inference_workers.models.manifest import read_manifest
 
-BATCHES = (1, 4, 16, 32, 64)
 RESULTS = Path(__file__).parent / "results"
+PARTS = ("engine", "worker", "portal")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("--quick", action="store_true", help="fewer tokens and rounds")
-    quick = parser.parse_args().quick
+    given = _arguments()
     data = Path(os.environ.get("DATA") or "data").resolve()
     folder = data / "models" / (os.environ.get("DEFAULT_MODEL") or "gemma-3-270m")
-    if not (folder / "manifest.json").exists():
-        print(f"{folder} holds no prepared model. Run `make run` once first.", file=sys.stderr)
+    try:
+        manifest = read_manifest(folder)
+    except ModelError as error:
+        print(f"{error} `make run` does.", file=sys.stderr)
         return 1
-    through = portal.measure(folder, **({"rounds": 1, "tokens": 48} if quick else {}))
-    print("\n".join(through.lines()), flush=True)
-    print("\n{:<24}{:>10}{:>10}{:>10}{:>14}{:>8}".format(*_HEADING), flush=True)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn) as process:  # torch and its memory end with it
-        rows = process.submit(engine.measure, folder, BATCHES, quick=quick).result()
-    now = datetime.now(UTC)
-    found = {
+    now, here = datetime.now(UTC), machine.describe()
+    if machine.busy(here):
+        print(f"The machine is not idle (load {here['load']}): take these figures for noise.\n")
+    found: dict[str, Any] = {
         "at": now.isoformat(timespec="seconds"),
-        "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
-        "model": folder.name,
-        "engine": [asdict(row) | {"ratio": row.ratio} for row in rows],
-        "portal": asdict(through),
+        "quick": given.quick,
+        "machine": here,
+        "model": manifest.model_dump(mode="json", include={"id", "format", "bytes", "parameters"}),
     }
+    try:
+        for part in given.only:
+            found |= _measured(part, folder, data / "bench", given)
+    except SideError as error:
+        print(error, file=sys.stderr)
+        return 1
+    found["goals"] = [
+        asdict(goal) | {"reached": goal.reached} for goal in goals.held_against(found)
+    ]
+    print("\nGoals\n" + "\n".join(goal.lines() for goal in goals.held_against(found)))
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{now:%Y-%m-%d-%H%M}.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"\nKept in {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    print(f"\nKept in {shown}. For docs/performance.md: python -m benchmarks.report {shown}")
     return 0
 
 
-_HEADING = ("tokens/s", "engine", "low", "high", "transformers", "ratio")
+def _measured(part: str, folder: Path, made: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """One part's results; prints them."""
+    quick = given.quick
+    if part == "engine":
+        return engine.measure(folder, made, given.peers, given.batches, quick=quick)
+    if part == "worker":
+        started = worker.measure(folder, **({"starts": 2, "kv_memory": 64 << 20} if quick else {}))
+        print(f"\n{started.line()}", flush=True)
+        return {"worker": started.as_dict()}
+    through = portal.measure(folder, **({"rounds": 1, "tokens": 48} if quick else {}))
+    print("\n" + "\n".join(through.lines()), flush=True)
+    return {"portal": asdict(through)}
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
+def _arguments() -> argparse.Namespace:
+    def parts(text: str) -> list[str]:
+        chosen = text.split(",")
+        if wrong := set(chosen) - set(PARTS):
+            raise argparse.ArgumentTypeError(f"{wrong.pop()!r} is none of {', '.join(PARTS)}")
+        return chosen
+
+    def folder(text: str) -> Path:
+        path = Path(text).resolve()
+        if not path.is_dir():
+            raise argparse.ArgumentTypeError(f"{text} is not a folder of virtual environments")
+        return path
+
+    def batches(text: str) -> list[int]:
+        try:
+            chosen = [int(number) for number in text.split(",")]
+        except ValueError:
+            chosen = [0]
+        if not all(1 <= number <= max(BATCHES) for number in chosen):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} must be numbers from 1 to {max(BATCHES)}, with commas between them"
+            )
+        return chosen
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("--quick", action="store_true", help="fewer tokens and rounds")
+    parser.add_argument(
+        "--peers", type=folder, metavar="DIR", help="a virtual environment for each peer"
+    )
+    parser.add_argument("--only", type=parts, default=list(PARTS), help=f"of {','.join(PARTS)}")
+    parser.add_argument("--batches", type=batches, default=list(BATCHES), metavar="N,…")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

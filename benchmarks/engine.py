@@ -1,192 +1,129 @@
-"""The engine against ``transformers.generate``: decoding at several batch sizes, and prefill.
-
-    python -m benchmarks.engine --model DIR [--batches 1,4,16,32,64] [--quick]
-
-Both sides run in this process, on the same weights and prompts, in turn; figures are medians and
-what counts is their ratio. ``DIR`` holds config.json, tokenizer.json and model*.safetensors.
-"""
+"""The engine against its peers, under the machine's roof: the table, and what tables don't show."""
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from safetensors.torch import load_file
-from tokenizers import Tokenizer
+from benchmarks import peers, quality, weights
+from benchmarks.comparison import OURS, PREFILL, Row, Table
+from benchmarks.machine import computes_bfloat16, describe
+from benchmarks.process import Process
+from benchmarks.roofline import Roofline
+from benchmarks.turns import Sample, percentile
 
-from inference_workers.contract import Delta, Job, Sampling
-from inference_workers.engine.engine import TorchEngine
-from inference_workers.models import registry
-
-PROMPTS = (
-    "The capital of France is",
-    "Once upon a time there was a small dragon who",
-    "In computer science, a hash table is",
-    "Dear customer, thank you for contacting us about",
-)
-PREFILL = 1000
+INSTRUCTION = 500
+STREAMS = 31
 
 
-@dataclass(frozen=True, slots=True)
-class BenchRow:
-    """Tokens per second of both sides; ``low`` and ``high`` are the engine's extremes."""
+def measure(
+    folder: Path, made: Path, peers_in: Path | None, batches: Sequence[int], *, quick: bool
+) -> dict[str, Any]:
+    """All of the engine's results. ``made`` keeps the weights in the peers' forms.
 
-    what: str
-    engine: float
-    transformers: float
-    low: float
-    high: float
-
-    @property
-    def ratio(self) -> float:
-        return self.engine / self.transformers
-
-
-class Sides:
-    """The same weights served twice."""
-
-    def __init__(self, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-        config = transformers.AutoConfig.from_pretrained(folder)
-        weights: dict[str, torch.Tensor] = {}
-        for file in sorted(folder.glob("model*.safetensors")):
-            weights.update(load_file(file))
-        self.model = registry.build(config, weights, dtype=dtype)
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.reference: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-        self.prompts = [self.tokenizer.encode(text).ids for text in PROMPTS]
-        shortest = min(map(len, self.prompts))
-        # One length, so that the reference's batch needs no padding: its best case.
-        self.prompts = [ids[:shortest] for ids in self.prompts]
-
-    def start(self, prompts: Sequence[Sequence[int]], tokens: int) -> TorchEngine:
-        """An engine whose requests have their first token."""
-        room = sum(len(p) + tokens + 32 for p in prompts)
-        engine = TorchEngine(
-            self.model,
-            self.tokenizer,
-            slots=len(prompts),
-            kv_memory=room * self.model.shape.token_bytes(),
-            token_budget=2048,
-            reuse_prefixes=False,
-        )
-        sampling = Sampling(max_tokens=tokens, temperature=0, ignore_eos=True)
-        for number, ids in enumerate(prompts):
-            engine.add(
-                Job(
-                    id=str(number),
-                    team="bench",
-                    source="bench",
-                    model="bench",
-                    model_digest="",
-                    input_ids=tuple(ids),
-                    sampling=sampling,
-                    seed=number,
-                )
-            )
-        return engine
-
-    def engine_decode(self, batch: int, tokens: int) -> float:
-        """Tokens per second over the steps after the first token."""
-        engine = self.start([self.prompts[i % 4] for i in range(batch)], tokens + 1)
-        engine.step()
-        began, made = time.perf_counter(), 0
-        while engine.busy:
-            made += sum(isinstance(event, Delta) for _, event in engine.step())
-        return made / (time.perf_counter() - began)
-
-    def reference_decode(self, batch: int, tokens: int) -> float:
-        ids = torch.tensor([self.prompts[i % 4] for i in range(batch)])
-        arguments: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "do_sample": False}
-
-        def seconds(count: int) -> float:
-            began = time.perf_counter()
-            with torch.inference_mode():
-                self.reference.generate(
-                    ids, max_new_tokens=count, min_new_tokens=count, **arguments
-                )
-            return time.perf_counter() - began
-
-        prefill = seconds(1)
-        return batch * tokens / (seconds(tokens + 1) - prefill)
-
-    def engine_prefill(self) -> float:
-        engine = self.start([self._long()], 1)
-        began = time.perf_counter()
-        while engine.busy:
-            engine.step()
-        return PREFILL / (time.perf_counter() - began)
-
-    def reference_prefill(self) -> float:
-        ids = torch.tensor([self._long()])
-        began = time.perf_counter()
-        with torch.inference_mode():
-            self.reference.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=1
-            )
-        return PREFILL / (time.perf_counter() - began)
-
-    def _long(self) -> list[int]:
-        ids = self.tokenizer.encode(" ".join(PROMPTS) * (PREFILL // 20)).ids
-        return ids[:PREFILL]
+    Raises:
+        SideError: our own side can't run, or ``peers_in`` has no peer.
+    """
+    rounds, tokens = (2, 16) if quick else (5, 48)
+    files = weights.prepared(folder, made)
+    bfloat16 = computes_bfloat16(describe())
+    listed = peers.candidates(peers_in, files, Path(sys.executable), bfloat16=bfloat16)
+    command = [sys.executable, "-m", "benchmarks.served", folder]
+    with Process(OURS, command) as ours, peers.started(listed, max(batches)) as found:
+        for name, why in found.left_out.items():
+            print(f"{name} is left out: {why}", flush=True)
+        peaks, described = ours.ask("peaks"), ours.ask("describe")
+        roofline = Roofline(folder, peaks, described)
+        print("\n".join(_peak_lines(peaks)), flush=True)
+        table = Table(ours, found.running, roofline, rounds=rounds, tokens=tokens, say=_say)
+        names = [OURS, *found.running]
+        print("\n" + _heading(names), flush=True)
+        rows = []
+        for row in table.rows(batches):
+            rows.append(row)
+            print(_line(row, names), flush=True)
+        arrival = _arrival(ours, table, 1 if quick else 3, 48)
+        shared = _shared(ours, 3 if quick else 10)
+    results = {"rows": [row.as_dict() for row in rows], "peaks": peaks, "engine": described}
+    results |= {"sides": {OURS: ours.about, **found.about}, "left_out": found.left_out}
+    results |= {"arrival": arrival, "shared": shared}
+    if perplexities := quality.perplexities(folder, quick=quick):
+        results["quality"] = perplexities
+        print("perplexity: " + ", ".join(f"{k} {v:.3f}" for k, v in perplexities.items()))
+    return results
 
 
-def alternate(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> BenchRow:
-    """Run both sides in turn, after one warm-up of each."""
-    ours()
-    theirs()
-    figures = [(ours(), theirs()) for _ in range(rounds)]
-    own, other = zip(*figures, strict=True)
-    return BenchRow("", statistics.median(own), statistics.median(other), min(own), max(own))
-
-
-def measure(folder: Path, batches: Sequence[int], *, quick: bool = False) -> list[BenchRow]:
-    """All rows: one a batch size, then prefill."""
-    sides = Sides(folder)
-    tokens, rounds = (16, 2) if quick else (48, 3)
-    rows: list[BenchRow] = []
-    for batch in batches:
-        row = alternate(
-            lambda batch=batch: sides.engine_decode(batch, tokens),  # type: ignore[misc]
-            lambda batch=batch: sides.reference_decode(batch, tokens),  # type: ignore[misc]
-            rounds,
-        )
-        rows.append(BenchRow(f"decode, batch {batch}", *_figures(row)))
-        print(_line(rows[-1]), flush=True)
-    row = alternate(sides.engine_prefill, sides.reference_prefill, rounds)
-    rows.append(BenchRow(f"prefill, {PREFILL} tokens", *_figures(row)))
-    print(_line(rows[-1]), flush=True)
-    return rows
-
-
-def _figures(row: BenchRow) -> tuple[float, float, float, float]:
-    return row.engine, row.transformers, row.low, row.high
-
-
-def _line(row: BenchRow) -> str:
-    return (
-        f"{row.what:<24}{row.engine:>10.1f}{row.low:>10.1f}{row.high:>10.1f}"
-        f"{row.transformers:>14.1f}{row.ratio:>8.2f}"
+def _arrival(ours: Process, table: Table, rounds: int, tokens: int) -> dict[str, Any]:
+    """A long prompt comes while others decode; gaps of all rounds together."""
+    usual: list[float] = []
+    gaps: list[float] = []
+    firsts: list[float] = []
+    for _ in range(rounds):
+        answer = ours.ask("arrival", prompts=table.prompts(STREAMS), long=table.long, tokens=tokens)
+        usual += answer["usual"]
+        gaps += answer["gaps"]
+        firsts.append(answer["first"])
+    found = {
+        "streams": STREAMS,
+        "prompt": PREFILL,
+        "tokens": tokens,
+        "usual_p50_ms": 1000 * percentile(usual, 0.5),
+        "gap_p50_ms": 1000 * percentile(gaps, 0.5),
+        "gap_p99_ms": 1000 * percentile(gaps, 0.99),
+        "first_token_ms": Sample(tuple(1000 * first for first in firsts)).as_dict(),
+    }
+    print(
+        f"\n{PREFILL} tokens arrive while {STREAMS} streams decode: gap p50 "
+        f"{found['gap_p50_ms']:.0f} ms, p99 {found['gap_p99_ms']:.0f} ms (p50 before it came "
+        f"{found['usual_p50_ms']:.0f} ms); its own first token after "
+        f"{1000 * percentile(firsts, 0.5):.0f} ms",
+        flush=True,
     )
+    return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--batches", default="1,4,16,32,64")
-    parser.add_argument("--quick", action="store_true", help="fewer tokens and rounds")
-    arguments = parser.parse_args()
-    batches = [int(number) for number in arguments.batches.split(",")]
-    heading = ("tokens/s", "engine", "low", "high", "transformers", "ratio")
-    print("{:<24}{:>10}{:>10}{:>10}{:>14}{:>8}".format(*heading))
-    measure(arguments.model, batches, quick=arguments.quick)
+def _shared(ours: Process, requests: int) -> dict[str, Any]:
+    answer = ours.ask("shared", instruction=INSTRUCTION, requests=requests)
+    cold, warm = (
+        Sample(tuple(1000 * seconds for seconds in answer[name])) for name in ("cold", "warm")
+    )
+    rate = answer["hits"] / answer["lookups"]
+    print(
+        f"an instruction of {INSTRUCTION} tokens: first token after {cold.median:.0f} ms cold, "
+        f"{warm.median:.0f} ms where another shares it; hit rate {rate:.0%}",
+        flush=True,
+    )
+    return {
+        "instruction": INSTRUCTION,
+        "cold_ms": cold.as_dict(),
+        "warm_ms": warm.as_dict(),
+        "hit_rate": rate,
+    }
 
 
-if __name__ == "__main__":
-    main()
+def _peak_lines(peaks: dict[str, float]) -> list[str]:
+    operations = {name: rate for name, rate in peaks.items() if name != "bandwidth"}
+    return [
+        f"memory is read at {peaks['bandwidth'] / 1e9:.1f} GB/s; products reach "
+        + ", ".join(f"{rate / 1e9:.3g} GOP/s in {name}" for name, rate in operations.items())
+    ]
+
+
+def _heading(names: Sequence[str]) -> str:
+    sides = "".join(f"{name:>16}" for name in names)
+    return f"{'tokens/s':<22}{sides}{'ratio':>8}{'roof':>10}{'share':>8}  bound by"
+
+
+def _line(row: Row, names: Sequence[str]) -> str:
+    rates = "".join(
+        f"{row.samples[name].median:>16.1f}" if name in row.samples else f"{'-':>16}"
+        for name in names
+    )
+    ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
+    return f"{row.what:<22}{rates}{ratio:>8}{row.limit:>10.0f}{row.share:>8.0%}  {row.roof.by}"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -11,16 +11,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import multiprocessing
 import os
 import random
 import re
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from typing import Any
 import httpx2
 import websockets
 
-from benchmarks import alone
+from benchmarks.process import Process
 from tests.up import Up
 
 PASSWORD = "correct horse battery staple"
@@ -194,10 +193,10 @@ def measure(
         _copy(model, folder / "data" / "models" / model.name)
         cores = len(os.sched_getaffinity(0))
         settings = {"DEFAULT_MODEL": model.name, "OMP_NUM_THREADS": str(cores)}
-        spawn = multiprocessing.get_context("spawn")
+        command = [sys.executable, "-m", "benchmarks.served", model, "--slots", SLOTS]
         with (
             Up(folder=folder, **settings) as up,
-            ProcessPoolExecutor(1, spawn, alone.load, (model, cores, SLOTS)) as engine,
+            Process("engine", command) as engine,
         ):
             up.wait_ready()
             client = Client(up, model.name)
@@ -213,7 +212,7 @@ def _alternate(
     figures: PortalFigures,
     runner: asyncio.Runner,
     client: Client,
-    engine: ProcessPoolExecutor,
+    engine: Process,
     rounds: int,
     firsts: int,
 ) -> None:
@@ -223,7 +222,7 @@ def _alternate(
         return [_prompt(rng) for _ in range(figures.streams)]
 
     sides: dict[str, Callable[[], float]] = {
-        "alone": lambda: engine.submit(alone.decode, prompts(), tokens).result(),
+        "alone": lambda: float(engine.ask("throughput", texts=prompts(), tokens=tokens)),
         "websocket": lambda: runner.run(client.websocket(prompts(), tokens)),
         "sse": lambda: runner.run(client.sse(prompts(), tokens)),
     }
@@ -233,7 +232,7 @@ def _alternate(
             if number:  # the first round warms up
                 figures.samples.setdefault(name, []).append(rate)
     for _ in range(firsts + 1):
-        seconds = engine.submit(alone.first_token, _prompt(rng)).result()
+        seconds = float(engine.ask("first_token", text=_prompt(rng)))
         figures.samples.setdefault("first_alone_ms", []).append(seconds * 1000)
         seconds = runner.run(client.first_token(_prompt(rng)))
         figures.samples.setdefault("first_portal_ms", []).append(seconds * 1000)

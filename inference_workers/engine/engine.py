@@ -37,6 +37,9 @@ BLOCK_SIZE = 16
 DEFAULT_KV_MEMORY = 512 << 20
 REST_SECONDS = 0.005
 """How long a step rests at a time when all that is left to do is to wait for a guide."""
+BESIDE = 96
+"""Prompt tokens of a step while others decode: with 31 of them such a step takes less than three
+times as long as one without."""
 _NOT_FINITE = (
     "The model's output was not a finite number for this request. Send it again; if it fails "
     "again, the weights are damaged or don't suit their number format: prepare the model again."
@@ -77,7 +80,7 @@ class TorchEngine:
         self._tokenizer = tokenizer
         self._eos = frozenset(eos_token_ids)
         self._cache = BlockCache(blocks, block_size, digest=digest, reuse=reuse_prefixes)
-        self._scheduler = Scheduler(self._cache, slots=slots, budget=token_budget)
+        self._scheduler = Scheduler(self._cache, slots=slots, budget=token_budget, beside=BESIDE)
         self._runner = Runner(model, blocks=blocks, block_size=block_size)
         self._limits = Limits(
             vocabulary=shape.vocabulary,
@@ -248,10 +251,11 @@ class TorchEngine:
                 sampled.append(at)
                 rows.append(self._row(request))
                 at += 1
-        whole = len(sampled) == at
-        index = torch.tensor(sampled, dtype=torch.int64, device=states.device)
-        found = sample(self._model, states if whole else states[index], rows) if rows else []
-        chosen = iter(found)
+        if len(sampled) < at:
+            last = states[torch.tensor(sampled, dtype=torch.int64, device=states.device)]
+        else:
+            last = states
+        chosen = iter(sample(self._model, last, rows) if rows else [])
         scores = iter(self._score(states, scored))
         return (
             [[next(scores) for _ in item.scored] for item in work],

@@ -56,8 +56,8 @@ class Runner:
         set_threads(torch.get_num_threads())
 
     def clear(self, blocks: Sequence[int]) -> None:
-        """Zero blocks that change hands."""
-        if not blocks:
+        """Zero blocks that change hands; our own kernels read only what was written since."""
+        if not blocks or self._kernels:
             return
         index = torch.tensor(blocks, dtype=torch.int64, device=self._shape.device)
         for store in self._stores:

@@ -121,9 +121,9 @@ def _greedy(model: CausalModel, states: Tensor) -> list[Choice]:
 
 
 def _picked(best: Tensor, tokens: Tensor) -> list[Choice]:
-    finite = best.isfinite().tolist()
     return [
-        Choice(token if good else None) for token, good in zip(tokens.tolist(), finite, strict=True)
+        Choice(token if math.isfinite(value) else None)
+        for token, value in zip(tokens.tolist(), best.tolist(), strict=True)
     ]
 
 

@@ -1,7 +1,8 @@
 """Who runs next. Pure policy: no torch, no clock, no I/O.
 
 Each step runs every running request that lacks one token, then as much of the longer gaps as the
-token budget allows, oldest first, then admits waiting requests in their order. When blocks run out
+token budget allows, oldest first, then admits waiting requests in their order. While others decode
+that budget is smaller: every one of them waits for the step. When blocks run out
 the newest running request gives its own back and computes them again later: the oldest always
 advances, so everything ends.
 """
@@ -24,12 +25,16 @@ class Scheduled:
 
 
 class Scheduler:
-    """Requests waiting and running; ``slots`` run at most, ``budget`` prompt tokens a step."""
+    """Requests waiting and running; ``slots`` run at most, ``budget`` prompt tokens a step, or
+    ``beside`` while others decode."""
 
-    def __init__(self, cache: BlockCache, *, slots: int, budget: int) -> None:
+    def __init__(
+        self, cache: BlockCache, *, slots: int, budget: int, beside: int | None = None
+    ) -> None:
         self.cache = cache
         self.slots = slots
         self.budget = budget
+        self.beside = min(beside or budget, budget)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.preemptions = 0
@@ -56,6 +61,8 @@ class Scheduler:
         single = [r for r in self.running if r.pending == 1]
         longer = [r for r in self.running if r.pending > 1]
         budget = max(self.budget - len(single), self.cache.block_size)
+        if single:
+            budget = min(budget, max(self.beside, self.cache.block_size))
         for request in single + longer:
             if request.status is not Status.RUNNING:
                 continue

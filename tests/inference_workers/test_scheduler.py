@@ -39,11 +39,14 @@ class Scheduling(RuleBasedStateMachine):
         size=st.integers(1, 5),
         slots=st.integers(1, 4),
         budget=st.integers(1, 12),
+        beside=st.integers(1, 12),
         reuse=st.booleans(),
     )
-    def start(self, blocks: int, size: int, slots: int, budget: int, reuse: bool) -> None:
+    def start(
+        self, blocks: int, size: int, slots: int, budget: int, beside: int, reuse: bool
+    ) -> None:
         self.cache = BlockCache(blocks, size, reuse=reuse)
-        self.scheduler = Scheduler(self.cache, slots=slots, budget=budget)
+        self.scheduler = Scheduler(self.cache, slots=slots, budget=budget, beside=beside)
         self.live: list[Request] = []
         self.capacity = blocks * size
         self.names = 0
@@ -122,6 +125,22 @@ def test_a_step_computes_no_more_prompt_than_the_budget() -> None:
     for name in "abcd":
         served.add(request(name, [ord(name)] * 7))
     assert sum(item.count for item in served.schedule()) == 10
+
+
+def test_a_prompt_is_computed_in_smaller_parts_while_others_decode() -> None:
+    served = Scheduler(BlockCache(50, 4), slots=8, budget=40, beside=5)
+    served.add(request("early", [1] * 30))
+    assert [item.count for item in served.schedule()] == [30]  # alone: nobody waits for the step
+    served.running[0].computed = 30
+    served.running[0].tokens.append(1)
+    served.add(request("late", [2] * 12))
+    counts = []
+    while len(counts) < 3:
+        counts.append([item.count for item in served.schedule()])
+        for running, count in zip(served.running, counts[-1], strict=True):
+            running.computed += count
+        served.running[0].tokens.append(1)
+    assert counts == [[1, 5], [1, 5], [1, 2]]
 
 
 def test_the_newest_gives_its_blocks_back_and_the_oldest_goes_on() -> None:

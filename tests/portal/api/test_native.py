@@ -197,10 +197,12 @@ async def test_an_app_is_run_and_its_result_read(caller: Caller, stranger: Calle
 async def test_keys_are_made_listed_and_revoked(caller: Caller) -> None:
     made_key = (await caller.send("post", "/api/v1/keys", {"name": "second"})).json()
     second = Caller(made_key["secret"], caller.worker)
-    assert len((await read(second, "/api/v1/keys"))["keys"]) == 2
+    assert len((await read(caller, "/api/v1/keys"))["keys"]) == 2
+    await read(second, "/api/v1/models")
+    await read(second, "/api/v1/keys", 403)
     ended = await caller.send("delete", f"/api/v1/keys/{made_key['id']}")
     assert ended.json()["revoked_at"] is not None
-    await read(second, "/api/v1/keys", 401)
+    await read(second, "/api/v1/models", 401)
     assert "secret" not in (await read(caller, "/api/v1/keys"))["keys"][0]
     refused(await caller.send("post", "/api/v1/keys", {"name": " "}), 400, "name")
 

@@ -1,0 +1,313 @@
+"""One side of the comparison, in a process of its own: commands in, seconds out.
+
+    PEER/bin/python benchmarks/driver.py PEER MODEL [--dtype bfloat16]
+
+Runs in the Python of the peer's own environment, so it needs nothing but the standard library until
+a peer is chosen. Each line of its input is a JSON object ``{"do": NAME, ...}`` and gets one line of
+output, ``{"value": ...}`` or ``{"error": TEXT}``; the first line, ``{"ready": {...}}``, comes when
+the model is loaded. ``decode`` is how long ``tokens`` more tokens of every prompt take after each
+has its first one; ``prefill`` how long a prompt takes to its first token. Greedy, and nothing ends
+early. Whatever libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Prompts = list[list[int]]
+TRIES = 3
+
+
+class Side:
+    """A peer. ``generate`` makes exactly ``tokens`` tokens for each prompt (lists of token ids);
+    ``decode`` may be replaced where a peer can be timed between its tokens."""
+
+    version = ""
+    weights = "bfloat16"
+
+    def generate(self, prompts: Prompts, tokens: int) -> None:
+        raise NotImplementedError
+
+    def decode(self, prompts: Prompts, tokens: int) -> float:
+        """Seconds of ``tokens`` tokens for every prompt after its first."""
+        for _ in range(TRIES):
+            first = _seconds(self.generate, prompts, 1)
+            rest = _seconds(self.generate, prompts, tokens + 1) - first
+            if rest > 0:
+                return rest
+        raise RuntimeError("one token took longer than many: the machine is too busy to time it")
+
+    def prefill(self, prompt: list[int]) -> float:
+        """Seconds to the first token."""
+        return _seconds(self.generate, [prompt], 1)
+
+
+def _seconds(function: Callable[..., object], *arguments: object) -> float:
+    began = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - began
+
+
+class Echo(Side):
+    """No model: a step takes ``MODEL`` seconds. For trying the way of the commands."""
+
+    weights = "none"
+
+    def __init__(self, model: str, dtype: str, most: int) -> None:
+        self.step = float(model)
+
+    def generate(self, prompts: Prompts, tokens: int) -> None:
+        print("a library's greeting")
+        time.sleep(self.step * tokens)
+
+
+class Transformers(Side):
+    """``generate`` on a batch. The prompts have one length, so nothing is padded: its best case."""
+
+    def __init__(self, model: str, dtype: str, most: int) -> None:
+        import torch
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        self.torch, self.version, self.weights = torch, transformers.__version__, dtype
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(
+            model, dtype=getattr(torch, dtype)
+        )
+        self.model.generation_config.eos_token_id = None
+        self.model.generation_config.pad_token_id = 0
+        self.times: list[float] = []
+
+    def _clock(self, ids: Any, scores: Any) -> Any:
+        self.times.append(time.perf_counter())
+        return scores
+
+    def generate(self, prompts: Prompts, tokens: int) -> None:
+        self.times = []
+        ids = self.torch.tensor(prompts)
+        with self.torch.inference_mode():
+            self.model.generate(
+                ids,
+                attention_mask=self.torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=tokens,
+                logits_processor=[self._clock],
+            )
+        self.times.append(time.perf_counter())
+
+    def decode(self, prompts: Prompts, tokens: int) -> float:
+        self.generate(prompts, tokens + 1)
+        return self.times[-1] - self.times[0]  # from the prompt's own logits to the end
+
+
+class TransformersContinuous(Side):
+    """Transformers' own continuous batching."""
+
+    def __init__(self, model: str, dtype: str, most: int) -> None:
+        import torch
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        self.version, self.weights = transformers.__version__, dtype
+        self.config = transformers.GenerationConfig
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(
+            model, dtype=getattr(torch, dtype), attn_implementation="sdpa"
+        )
+
+    def generate(self, prompts: Prompts, tokens: int) -> None:
+        config = self.config(
+            max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=0,
+            num_blocks=160, max_batch_tokens=1024,
+        )  # fmt: skip
+        made = self.model.generate_batch(
+            inputs=prompts, generation_config=config, progress_bar=False
+        )
+        counts = [len(output.generated_tokens) for output in made.values()]
+        if counts != [tokens] * len(prompts):
+            raise RuntimeError(f"it generated {counts} tokens instead of {tokens} each")
+
+
+class Vllm(Side):
+    """vLLM's engine in its CPU build, without reuse of prefixes between rounds."""
+
+    def __init__(self, model: str, dtype: str, most: int) -> None:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        import vllm
+
+        self.vllm, self.version, self.weights = vllm, vllm.__version__, dtype
+        self.model = vllm.LLM(
+            model, dtype=dtype, max_model_len=2048, max_num_seqs=most, enforce_eager=True,
+            enable_prefix_caching=False, skip_tokenizer_init=True,
+        )  # fmt: skip
+
+    def generate(self, prompts: Prompts, tokens: int) -> None:
+        sampling = self.vllm.SamplingParams(
+            temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False
+        )
+        given = [{"prompt_token_ids": ids} for ids in prompts]
+        self.model.generate(given, sampling, use_tqdm=False)
+
+
+class LlamaCpp(Side):
+    """llama.cpp's library, called once a step for the whole batch, with NumPy's ``argmax``."""
+
+    ROOM = 1024
+
+    def __init__(self, model: str, dtype: str, most: int) -> None:
+        import llama_cpp
+        import numpy
+
+        self.lib, self.numpy = llama_cpp, numpy
+        self.version = llama_cpp.__version__
+        self._log = llama_cpp.llama_log_callback(lambda *_: None)
+        llama_cpp.llama_log_set(self._log, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+        self.model = llama_cpp.llama_model_load_from_file(
+            model.encode(), llama_cpp.llama_model_default_params()
+        )
+        if not self.model:
+            raise RuntimeError(f"llama.cpp can't load {model}")
+        self.weights = self._described()
+        self.size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
+        self.batch = llama_cpp.llama_batch_init(self.ROOM, 0, 1)
+        self.contexts: dict[tuple[int, int, bool], Any] = {}
+        self.unified = {1: True}
+
+    def _described(self) -> str:
+        text = ctypes.create_string_buffer(256)
+        self.lib.llama_model_desc(self.model, text, 256)
+        return text.value.decode().replace("Medium", "M").replace(" - ", "_")
+
+    def _context(self, sequences: int, room: int, unified: bool) -> Any:
+        """One of so many sequences with ``room`` tokens each; the last ones are kept."""
+        key = (sequences, room, unified)
+        if key in self.contexts:
+            return self.contexts[key]
+        for old in self.contexts.values() if len(self.contexts) > 3 else ():
+            self.lib.llama_free(old)
+        if len(self.contexts) > 3:
+            self.contexts = {}
+        asked = self.lib.llama_context_default_params()
+        asked.n_ctx, asked.n_seq_max = sequences * room, sequences
+        asked.n_batch, asked.n_ubatch = self.ROOM, 512
+        asked.n_threads = asked.n_threads_batch = len(os.sched_getaffinity(0))
+        asked.kv_unified = unified
+        made = self.contexts[key] = self.lib.llama_init_from_model(self.model, asked)
+        if not made:
+            raise RuntimeError(f"llama.cpp has no context for {sequences} sequences of {room}")
+        return made
+
+    def _compute(self, context: Any, items: list[tuple[int, int, int, bool]]) -> list[int]:
+        """Run ``(token, position, sequence, wanted)``; the best token of each wanted one."""
+        found: list[int] = []
+        for start in range(0, len(items), self.ROOM):
+            part = items[start : start + self.ROOM]
+            self.batch.n_tokens = len(part)
+            for i, (token, position, sequence, wanted) in enumerate(part):
+                self.batch.token[i], self.batch.pos[i] = token, position
+                self.batch.n_seq_id[i], self.batch.seq_id[i][0] = 1, sequence
+                self.batch.logits[i] = wanted
+            if self.lib.llama_decode(context, self.batch) != 0:
+                raise RuntimeError("llama_decode failed")
+            found += [self._best(context, i) for i, item in enumerate(part) if item[3]]
+        return found
+
+    def _best(self, context: Any, row: int) -> int:
+        logits = self.lib.llama_get_logits_ith(context, row)
+        return int(self.numpy.argmax(self.numpy.ctypeslib.as_array(logits, shape=(self.size,))))
+
+    def _run(self, prompts: Prompts, tokens: int, unified: bool) -> tuple[float, float]:
+        """When the prompts had their first tokens, and when everything was done."""
+        room = -(-(max(map(len, prompts)) + tokens) // 128) * 128
+        context = self._context(len(prompts), room, unified)
+        self.lib.llama_memory_clear(self.lib.llama_get_memory(context), False)
+        following = self._compute(
+            context,
+            [
+                (token, position, sequence, position == len(prompt) - 1)
+                for sequence, prompt in enumerate(prompts)
+                for position, token in enumerate(prompt)
+            ],
+        )
+        first = time.perf_counter()
+        for step in range(tokens):
+            items = [(t, len(prompts[s]) + step, s, True) for s, t in enumerate(following)]
+            following = self._compute(context, items)
+        return first, time.perf_counter()
+
+    def generate(self, prompts: Prompts, tokens: int) -> None:
+        self._run(prompts, tokens - 1, True)
+
+    def decode(self, prompts: Prompts, tokens: int) -> float:
+        """With one cache for all sequences or one each: what was faster the first time."""
+        count = len(prompts)
+        if count not in self.unified:
+            taken = {way: self._timed(prompts, tokens, way) for way in (True, False)}
+            self.unified[count] = taken[True] <= taken[False]
+        return self._timed(prompts, tokens, self.unified[count])
+
+    def _timed(self, prompts: Prompts, tokens: int, unified: bool) -> float:
+        first, end = self._run(prompts, tokens, unified)
+        return end - first
+
+
+PEERS = {
+    "transformers": Transformers,
+    "transformers-cb": TransformersContinuous,
+    "vllm": Vllm,
+    "llamacpp": LlamaCpp,
+    "echo": Echo,
+}
+
+
+def serve(make: Callable[[], Any]) -> int:
+    """Load a side by ``make`` and answer commands until the input ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def say(message: dict[str, Any]) -> None:
+        answers.write(json.dumps(message) + "\n")
+
+    try:
+        side = make()
+    except BaseException as error:
+        say({"error": _named(error)})
+        return 1
+    say({"ready": {"version": side.version, "weights": side.weights, "pid": os.getpid()}})
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            value = getattr(side, asked.pop("do"))(**asked)
+        except Exception as error:
+            say({"error": _named(error)})
+        else:
+            say({"value": value})
+    return 0
+
+
+def _named(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:400]}" if text else type(error).__name__
+
+
+def main() -> int:
+    # Where the script itself lies nothing may stand in for a library.
+    sys.path[:] = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]
+    parser = argparse.ArgumentParser(prog="driver.py")
+    parser.add_argument("peer", choices=sorted(PEERS))
+    parser.add_argument("model", help="a GGUF file or a folder, as the peer reads it")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--most", type=int, default=64, help="the largest batch")
+    given = parser.parse_args()
+    return serve(lambda: PEERS[given.peer](given.model, given.dtype, given.most))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The page about performance comes from a results file, whole."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks import goals
+from benchmarks.report import chart, page
+
+
+def sample(median: float) -> dict[str, Any]:
+    return {"median": median, "low": median * 0.9, "high": median * 1.1, "values": [median] * 5}
+
+
+def row(what: str, batch: int, ours: float, **peers: float) -> dict[str, Any]:
+    best = max(peers, key=lambda name: peers[name])
+    return {
+        "what": what,
+        "batch": batch,
+        "tokens_per_second": {n: sample(r) for n, r in {"llmasos": ours, **peers}.items()},
+        "ran": {n: f"{n} float32" for n in peers},
+        "best_peer": best,
+        "ratio": ours / peers[best],
+        "roofline": {"tokens_per_second": 2 * ours, "by": "memory", "share": 0.5},
+    }
+
+
+RESULTS: dict[str, Any] = {
+    "at": "2030-01-02T03:04:05+00:00",
+    "quick": False,
+    "machine": {
+        "cpu": "A <fast> CPU", "flags": ["avx2"], "cores": 2, "memory_bytes": 8 << 30,
+        "system": "Linux 9", "python": "3.11.2", "versions": {"torch": "2.13.0"}, "load": 0.1,
+    },
+    "model": {"id": "small", "format": "int8", "bytes": 10**8, "parameters": 10**8},
+    "peaks": {"bandwidth": 3e10, "float32": 1e11, "int8": 2e11},
+    "sides": {"llmasos": {"version": "1", "weights": "int8"}},
+    "left_out": {"vllm bfloat16": "it needs AVX-512"},
+    "rows": [
+        row("decode, batch 1", 1, 60, transformers=15, llamacpp=40),
+        row("decode, batch 16", 16, 300, transformers=100, llamacpp=200),
+        row("prefill, 1000 tokens", 1, 900, transformers=500, llamacpp=300),
+    ],
+    "arrival": {
+        "streams": 31, "prompt": 1000, "tokens": 48, "usual_p50_ms": 50, "gap_p50_ms": 50,
+        "gap_p99_ms": 140, "first_token_ms": sample(900),
+    },
+    "shared": {"instruction": 500, "cold_ms": sample(400), "warm_ms": sample(40), "hit_rate": 1.0},
+    "worker": {
+        "ready_seconds": sample(3), "peak": 9e8, "mapped": 4e8, "idle": 5e8, "weights": 3e8,
+        "cache": 5e8, "share": 1.125,
+    },
+    "portal": {
+        "streams": 32, "alone": 400.0, "websocket": 380.0, "sse": 320.0, "first_alone_ms": 60.0,
+        "first_portal_ms": 80.0,
+    },
+    "quality": {"int8": 20.125, "int4": 21.5},
+}  # fmt: skip
+
+
+def test_it_says_what_was_measured_on_what() -> None:
+    text = page(RESULTS)
+    for said in (
+        "2 cores of A <fast> CPU", "**1.50** (llamacpp float32)", "300.0 (270.0–330.0)", "50%",
+        "vllm bfloat16 is left out: it needs AVX-512", "of 5 rounds",
+        "**1.80** (transformers float32)", "p99 140 ms", "10.0 × sooner",
+        "ready 3.0 s after", "adds 20.0 ms", "int8 20.125", "(performance.svg)",
+    ):  # fmt: skip
+        assert said in text, said
+
+
+def test_every_goal_is_held_against_its_figure_and_what_is_missing_is_said() -> None:
+    held = {goal.what: goal.reached for goal in goals.held_against(RESULTS)}
+    assert held["decode, batch 1, over the best peer (llamacpp)"]
+    assert not held["decode, batch 16, over the best peer (llamacpp)"]  # 1.5 of 2
+    assert held["decode, batch 16, over transformers.generate"]
+    assert held["prefill, 1000 tokens, over llama.cpp"]
+    assert not held["32 streams over SSE, over the engine alone"]
+    missing = page(RESULTS).partition("Not yet reached: ")[2]
+    assert "decode, batch 16, over the best peer" in missing
+    assert "batch 1," not in missing.partition("\n")[0]
+
+
+@pytest.mark.parametrize("part", ["arrival", "shared", "worker", "portal", "quality", "rows"])
+def test_a_run_of_some_parts_makes_a_page_too(part: str) -> None:
+    results = copy.deepcopy(RESULTS)
+    del results[part]
+    assert page(results).startswith("# How fast it is")
+
+
+def test_with_transformers_alone_the_goal_is_the_one_for_it() -> None:
+    results = copy.deepcopy(RESULTS)
+    for found in results["rows"]:
+        del found["ran"]["llamacpp"]
+        del found["tokens_per_second"]["llamacpp"]
+        found["best_peer"] = "transformers"
+    held = [goal.what for goal in goals.held_against(results)]
+    assert "decode, batch 1, over transformers.generate" in held
+    assert not any("best peer" in what or "llama.cpp" in what for what in held)
+
+
+def test_the_chart_is_a_drawing_that_fits_and_can_be_read_aloud() -> None:
+    drawing = ElementTree.fromstring(chart(RESULTS))
+    assert "decode, batch 1 1.50 × llamacpp" in drawing.attrib["aria-label"]
+    width = float(drawing.attrib["viewBox"].split()[2])
+    space = "{http://www.w3.org/2000/svg}"
+    bars = [r for r in drawing.iter(f"{space}rect") if r.attrib["class"] == "bar"]
+    ends = [float(bar.attrib["x"]) + float(bar.attrib["width"]) for bar in bars]
+    assert len(bars) == 3
+    assert all(end < width for end in ends)
+    assert ends[2] == max(ends)  # prefill's ratio, 1.8, is the largest
+    assert "prefers-color-scheme: dark" in (drawing.findtext(f"{space}style") or "")
