@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -17,7 +18,13 @@ from tests.running import MODEL, Running
 
 SECONDS = 1.0
 TRIES = 3
-"""Of a slow answer: the machine may have been busy."""
+
+
+def allowed() -> float:
+    """A second of a machine that has nothing else to do."""
+    return SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 FEW = 4
 AMOUNTS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens", "n")
 
@@ -62,7 +69,7 @@ def test_any_request_gets_an_answer_of_ours(
         response = case.call(base_url=running.url, headers={"Authorization": f"Bearer {key}"})
         case.validate_response(response, checks=[not_a_server_error])
         assert response.status_code != 429, "the test itself asks too often"
-        if response.elapsed < SECONDS:
+        if response.elapsed < allowed():
             return
     pytest.fail(f"{response.elapsed:.2f} s at the fastest of {TRIES}")
 

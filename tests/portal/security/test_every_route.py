@@ -141,6 +141,7 @@ def _things(team: Team, member: User, worker: Worker) -> dict[str, str]:  # noqa
         "run_id": str(run.pk),
         "slug": version.app.slug if version else "",
         "team_id": str(team.pk),
+        "pk": "1",
         "token": "x",
     }
 
