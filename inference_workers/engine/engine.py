@@ -78,6 +78,7 @@ class TorchEngine:
             context_length=min(context_length or shape.context_length, shape.context_length),
             cache_tokens=blocks * block_size,
             digest=digest,
+            deterministic=shape.deterministic,
         )
         self._jobs: dict[str, Tracked] = {}
         self._events: dict[str, list[EngineEvent]] = {}

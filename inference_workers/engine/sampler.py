@@ -136,7 +136,7 @@ def choose(logits: Tensor, rows: Sequence[Row]) -> list[Choice]:
 
 def score(logits: Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[TokenLogprob]:
     """Log-probabilities of ``tokens`` and of each row's ``tops`` most likely alternatives."""
-    total = logits.logsumexp(-1)
+    total = _log_total(logits)
     index = torch.tensor(tokens, device=logits.device)
     own = (logits.gather(1, index[:, None])[:, 0] - total).tolist()
     most = min(max(tops), logits.shape[1])
@@ -150,6 +150,20 @@ def score(logits: Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[To
             tokens, own, tops, ids.tolist(), values.tolist(), strict=True
         )
     ]
+
+
+def _log_total(logits: Tensor) -> Tensor:
+    """The logarithm of each row's sum of exponentials."""
+    peak = logits.amax(-1, keepdim=True)
+    return (_sum((logits - peak).exp_()).log() + peak)[:, 0]
+
+
+def _sum(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Each row's sum ``(rows, 1)``. torch cuts a long row that is alone into a piece for each
+    thread, and rounds differently: here a row's sum is its own, whatever is beside it."""
+    if x.shape[0] != 1:
+        return x.sum(-1, keepdim=True, dtype=dtype)
+    return torch.cat((x, x)).sum(-1, keepdim=True, dtype=dtype)[:1]
 
 
 @dataclass(slots=True)
@@ -267,12 +281,12 @@ def _from_candidates(
     cut = torch.where(ks > 0, weights.gather(1, (ks - 1).clamp(min=0)), 0.0)
     weights = torch.where(weights >= cut, weights, 0.0)
     ps = _column([s.top_p for s in samplings], weights)
-    mass = weights.sum(-1, keepdim=True)
+    mass = _sum(weights)
     wide = [i for i, s in enumerate(samplings) if s.top_p < 1 and not s.top_k]
     if wide:
         index = torch.tensor(wide, device=logits.device)
         everything = _cooled(logits[index], [samplings[i] for i in wide]).exp_()
-        mass[index] = everything.sum(-1, keepdim=True).double()
+        mass[index] = _sum(everything).double()
     running = weights.cumsum(-1)
     last = torch.searchsorted(running, ps * mass)
     enough = (last < CANDIDATES) | (ps >= 1)
@@ -337,7 +351,7 @@ def _keep(weights: Tensor, cut: Tensor) -> Tensor:
 
 def _nucleus(weights: Tensor, ps: Sequence[float]) -> Tensor:
     """The smallest weight of each row's shortest most likely tokens that reach ``p`` together."""
-    goal = weights.sum(-1, keepdim=True, dtype=torch.float64) * _column(ps, weights).double()
+    goal = _sum(weights, torch.float64) * _column(ps, weights).double()
     count = min(NUCLEUS, weights.shape[1])
     while True:
         values = weights.topk(count, -1).values

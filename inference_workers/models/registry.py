@@ -16,6 +16,9 @@ from inference_workers.models.generic import Generic
 from inference_workers.models.llama import Llama
 
 LEAN = (Llama, Gemma3)
+ROW_BY_ROW = (Llama, Gemma3)
+"""Families that compute, where their weights are packed, with kernels of our own and sums alone:
+torch's products and activations may round a row differently beside other rows."""
 
 
 def build(
@@ -35,8 +38,15 @@ def build(
         for family in LEAN:
             if family.supports(config):
                 model = family(config, weights, dtype=dtype, device=place)
-                packed = any(isinstance(weights[name], Packed) for name in weights)
-                if packed and kernels_attend(model.shape.layers, dtype, place):
-                    model.shape = replace(model.shape, halves_cached=True)
+                if kernels_attend(model.shape.layers, dtype, place):
+                    model.shape = replace(model.shape, **_on_kernels(family, weights))
                 return model
         return Generic(config, weights, dtype=dtype, device=place)
+
+
+def _on_kernels(family: type[CausalModel], weights: Mapping[str, Matrix]) -> dict[str, bool]:
+    packed = [isinstance(m, Packed) for m in map(weights.__getitem__, weights) if len(m.shape) > 1]
+    return {
+        "halves_cached": any(packed),
+        "deterministic": family in ROW_BY_ROW and bool(packed) and all(packed),
+    }

@@ -215,3 +215,29 @@ def test_a_head_in_parts_chooses_as_one_product_would() -> None:
     assert index.tolist() == [r.index(max(r)) for r in logits.tolist()]
     states[1] = math.nan
     assert head.greedy(states)[0].isnan().tolist() == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [{"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.7}, {"temperature": 2.0, "min_p": 0.01}],
+)
+def test_a_row_of_a_large_vocabulary_is_the_same_alone_and_beside_others(
+    sampling: dict[str, Any],
+) -> None:
+    """torch sums a long row that is alone in pieces, one for each thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        logits = torch.randn(5, 1 << 17, generator=torch.Generator().manual_seed(1)) * 3
+        chosen = Sampling(**sampling, logprobs=2)
+        rows = [Row(sampling=chosen, seed=i, choice=0, index=i) for i in range(5)]
+        together = choose(logits.clone(), rows)
+        alone = [choose(logits[i : i + 1].clone(), rows[i : i + 1])[0] for i in range(5)]
+        assert alone == together
+        truth = logits.double().log_softmax(-1)
+        for row, found in enumerate(together):
+            assert found.logprob is not None
+            expected = float(truth[row, found.logprob.token_id])
+            assert found.logprob.logprob == pytest.approx(expected, abs=1e-4)
+    finally:
+        torch.set_num_threads(threads)
