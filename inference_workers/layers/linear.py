@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inference_workers.layers.packing import Q8, ROWS, Kind, row_scales, unpack
+from inference_workers.layers.packing import (
+    Q8,
+    ROWS,
+    Floats,
+    Kind,
+    row_scales,
+    unpack,
+    unpacked_rows,
+)
 from inference_workers.native import Kernels, Part, kernels
 
 _BF16_OK: bool = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -66,6 +74,10 @@ class Packed:
     def dense(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         values = unpack(self.kind, self.data.numpy(), self.rows, self.columns)
         return torch.from_numpy(values).to(device=device, dtype=dtype)
+
+    def rows_between(self, start: int, stop: int) -> Floats:
+        """Some of the weights in float32; ``start`` is a multiple of 16."""
+        return unpacked_rows(self.kind, self.data.numpy(), *self.shape, start, stop)
 
     def part(self, at: int = 0) -> Part:
         """For the kernels; ``at`` is where its outputs begin. Keep ``data`` as long as it."""
