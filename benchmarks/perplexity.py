@@ -47,14 +47,18 @@ class QualityRow:
 
 
 def measure(
-    folder: Path, formats: Iterable[str] = FORMATS, *, windows: int | None = None
+    folder: Path,
+    formats: Iterable[str] = FORMATS,
+    *,
+    windows: int | None = None,
+    languages: Sequence[str] = (),
 ) -> list[QualityRow]:
     """A row for each format; a change needs the reference to be the first of them."""
     manifest = read_manifest(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     texts = {
         language: perplexity.windows(language, tokenizer, manifest, windows)
-        for language in perplexity.languages()
+        for language in languages or perplexity.languages()
     }
     rows: list[QualityRow] = []
     for name in formats:
@@ -126,9 +130,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="a prepared folder")
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--windows", type=int, help="of each text; all, if not given")
+    parser.add_argument("--languages", default="", help="en,zh; all, if not given")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
-    rows = measure(arguments.model, arguments.formats.split(","), windows=arguments.windows)
+    formats, languages = arguments.formats.split(","), arguments.languages
+    chosen = languages.split(",") if languages else ()
+    rows = measure(arguments.model, formats, windows=arguments.windows, languages=chosen)
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 

@@ -81,12 +81,12 @@ def measure(path: Path, progress: Report, *, windows: int = WINDOWS, threads: in
     if threads:
         torch.set_num_threads(threads)
     before = resident()
-    progress(0.0, f"Loading {manifest.id}")
+    progress(0.0, "Loading the model")
     model, _ = load(path, device="cpu")
     engine, encode = _engine(model, path, manifest)
     speed = {}
     for number, batch in enumerate(BATCHES):
-        progress(SHARE * (number + 1) / (len(BATCHES) + 1), f"Decoding {batch} at once")
+        progress(SHARE * (number + 1) / (len(BATCHES) + 1), "Measuring the speed")
         speed[str(batch)] = round(decode(engine, encode, batch), 1)
     memory = max(resident() - before, 0)
     perplexity, tokens = _texts(model, path, manifest, windows, progress.part(SHARE, 1.0))

@@ -112,3 +112,10 @@ class CatalogueModel(models.Model):
             return {}
         before, now = self.origin.figures["perplexity"], self.figures["perplexity"]
         return {name: 100 * (now[name] / before[name] - 1) for name in now if before.get(name)}
+
+    @property
+    def perplexities(self) -> list[tuple[str, float, float | None]]:
+        """Language, perplexity and its change, for the page."""
+        change = self.perplexity_change
+        found = self.figures.get("perplexity", {}).items()
+        return [(name, value, change.get(name)) for name, value in found]

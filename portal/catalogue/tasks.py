@@ -12,7 +12,7 @@ from portal.celery import app
 logger = structlog.get_logger(__name__)
 
 
-@app.task(name=lighter.TASK_MAKE)
+@app.task(name=lighter.TASK_MAKE)  # type: ignore[untyped-decorator]
 def make_lighter(model_id: str) -> None:
     try:
         lighter.make(model_id=model_id, progress=lambda fraction, message: None)

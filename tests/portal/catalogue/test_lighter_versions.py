@@ -226,7 +226,7 @@ class TestThePage:
         made(origin)
         client.force_login(member)
         page = client.get("/models/").content.decode()
-        for words in ("parrot-int4", "190.7 MB", "-60 %", "+2.50 %", "30 tokens/s", "Made from"):
+        for words in ("parrot-int4", "190.7\xa0MB", "-60 %", "+2.50 %", "30 tokens/s", "Made from"):
             assert words in page, words
         assert "Make a lighter version" not in page
         client.force_login(operator)
