@@ -39,14 +39,17 @@ def build(
             if family.supports(config):
                 model = family(config, weights, dtype=dtype, device=place)
                 if kernels_attend(model.shape.layers, dtype, place):
-                    model.shape = replace(model.shape, **_on_kernels(family, weights))
+                    packed = _packed(weights)
+                    model.shape = replace(
+                        model.shape,
+                        halves_cached=any(packed),
+                        deterministic=family in ROW_BY_ROW and bool(packed) and all(packed),
+                    )
                 return model
         return Generic(config, weights, dtype=dtype, device=place)
 
 
-def _on_kernels(family: type[CausalModel], weights: Mapping[str, Matrix]) -> dict[str, bool]:
-    packed = [isinstance(m, Packed) for m in map(weights.__getitem__, weights) if len(m.shape) > 1]
-    return {
-        "halves_cached": any(packed),
-        "deterministic": family in ROW_BY_ROW and bool(packed) and all(packed),
-    }
+def _packed(weights: Mapping[str, Matrix]) -> list[bool]:
+    """Of each matrix, whether it is packed."""
+    matrices = (weights[name] for name in weights)
+    return [isinstance(matrix, Packed) for matrix in matrices if len(matrix.shape) > 1]
