@@ -15,12 +15,15 @@ export default defineConfig({
     manifest: "manifest.json",
     modulePreload: { polyfill: false },
     target: "es2022",
+    chunkSizeWarningLimit: 600, // echarts, on the pages that draw
     rolldownOptions: {
       checks: { eval: false }, // htmx has one behind `allowEval`, which base.html switches off
       input: {
         site: "static/src/site/main.ts",
         playground: "static/src/playground/main.ts",
         gallery: "static/src/gallery/main.ts",
+        usage: "static/src/usage/main.ts",
+        reference: "static/src/reference/main.ts",
       },
     },
   },

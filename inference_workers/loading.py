@@ -12,6 +12,8 @@ from inference_workers.engine.protocol import Engine
 from inference_workers.models.manifest import Manifest
 
 DEFAULT_SLOTS = 32
+CACHE_SHARE = 4
+LEAST_KV_MEMORY = 16 << 20
 Tell = Callable[[float, str], None]
 """Told how far loading has come, 0 to 1, and what it does."""
 
@@ -49,26 +51,49 @@ def _echo(manifest: Manifest, settings: WorkerSettings) -> Loaded:
     return Loaded(engine)
 
 
+def _room_for_cache(model_id: str, device: str) -> int:
+    """Bytes for keys and values: the usual amount, or a quarter of what is free where that is less,
+    so that no load however long ends with a process killed for memory.
+
+    Raises:
+        ModelError: that is too little to serve anybody.
+    """
+    from inference_workers.engine.engine import DEFAULT_KV_MEMORY
+    from inference_workers.models.resources import available_memory, require_memory
+
+    free = available_memory() if device == "cpu" else None
+    if free is None:
+        return DEFAULT_KV_MEMORY
+    require_memory(CACHE_SHARE * LEAST_KV_MEMORY, f"The cache of {model_id}")
+    return min(DEFAULT_KV_MEMORY, free // CACHE_SHARE)
+
+
 def _torch(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loaded:
     tell(0.0, "starting torch")
     import torch
 
-    from inference_workers.engine.engine import DEFAULT_KV_MEMORY, TorchEngine
+    from inference_workers.engine.engine import TorchEngine
+    from inference_workers.engine.grammar import Grammars
     from inference_workers.models.loader import load
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tell(0.1, "reading weights")
+    tell(0.1, "reading the tokenizer")
+    tokenizer = Tokenizer.from_file(str(settings.path / "tokenizer.json"))
+    grammars = Grammars(tokenizer, manifest.eos_token_ids)
+    grammars.warm()  # before the weights: it fits into what reading the tokenizer left free
+    tell(0.2, "reading weights")
     model, _ = load(settings.path, device=device)
     tell(0.9, "making room for the cache")
     engine = TorchEngine(
         model,
-        Tokenizer.from_file(str(settings.path / "tokenizer.json")),
+        tokenizer,
         eos_token_ids=manifest.eos_token_ids,
         slots=settings.slots or DEFAULT_SLOTS,
-        kv_memory=settings.kv_memory or DEFAULT_KV_MEMORY,
+        kv_memory=settings.kv_memory or _room_for_cache(manifest.id, device),
         digest=manifest.digest,
         context_length=manifest.context_length,
+        grammars=grammars,
     )
     return Loaded(engine, device)

@@ -109,7 +109,14 @@ class RemoteLLMa(LLMa):
             "max_tokens": settings.max_tokens,
             "temperature": settings.temperature,
         }
+        if settings.schema is not None:
+            named = {"name": "answer", "schema": json.loads(settings.schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
+        if settings.regex is not None:
+            body["guided_regex"] = settings.regex
         for name in Settings.__slots__:
+            if name in ("schema", "regex"):
+                continue
             value = getattr(settings, name)
             if name not in body and value != getattr(plain, name):
                 body[name] = value

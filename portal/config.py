@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 UNIX_SOCKET_LIMIT = 100
@@ -42,15 +42,23 @@ class Settings(BaseSettings):
     redis_url: str = ""
     public_url: str = ""
     allowed_hosts: Listing = ("localhost", "127.0.0.1", "[::1]")
+    cors_origins: Listing = ()
     trusted_proxies: int = Field(default=0, ge=0, le=10)
     hsts_seconds: int = Field(default=86400, ge=0)
     default_model: str = Field(default="gemma-3-270m", pattern=MODEL_ID, max_length=64)
     email_url: str = ""
     email_from: str = "LLMasOS <noreply@localhost>"
     signups: bool = True
+    deletion_grace_days: int = Field(default=14, ge=0, le=365)
+    oidc_client_id: str = ""
+    oidc_client_secret: str = ""
+    oidc_name: str = Field(default="Single sign-on", min_length=1, max_length=40)
+    oidc_signups: bool = True
+    oidc_url: str = ""
     queue_limit: int = Field(default=1000, ge=1)
     anonymous_jobs_per_hour: int = Field(default=60, ge=0)
     api_requests_per_minute: int = Field(default=600, ge=1)
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False
 
@@ -59,7 +67,19 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if origin != "*" and (
+                parts.scheme not in ("http", "https")
+                or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ValueError("must be * or origins like https://example.org, with commas")
+        return value
+
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
@@ -95,6 +115,16 @@ class Settings(BaseSettings):
         if value and (parts.scheme not in MAIL_PORTS or not parts.hostname):
             raise ValueError("must be like smtp+tls://user:password@host:587")
         return value
+
+    @field_validator("oidc_url")
+    @classmethod
+    def _oidc(cls, value: str, info: ValidationInfo) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("must be like https://sign-in.example.org/realm")
+        if value and not info.data.get("oidc_client_id"):
+            raise ValueError("needs OIDC_CLIENT_ID, the name by which the provider knows us")
+        return value.rstrip("/")
 
     @field_validator("log_level", mode="before")
     @classmethod

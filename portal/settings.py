@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from django.utils.translation import gettext_lazy as _
 from pydantic import ValidationError
 
-from portal import caching, logs, security
+from portal import caching, logs, oidc, security
 from portal.config import Settings, mask
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -49,8 +49,13 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "allauth.usersessions",
     "auditlog",
     "channels",
+    "corsheaders",
     "django_cotton",
     "django_htmx",
     "django_structlog",
@@ -62,6 +67,7 @@ INSTALLED_APPS = [
     "portal.catalogue",
     "portal.jobs",
     "portal.conversations",
+    "portal.responses",
     "portal.gallery",
     "portal.api",
     "portal.playground",
@@ -73,6 +79,7 @@ MIDDLEWARE = [
     "portal.logs.RequestMiddleware",
     "portal.metrics.MetricsMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
@@ -83,6 +90,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "portal.security.ContentSecurityPolicyMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "portal.accounts.middleware.LastSeenMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
 ]
 
@@ -100,6 +108,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "csp.context_processors.nonce",
+                "portal.teams.context.teams",
             ],
         },
     },
@@ -156,8 +165,29 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "mandatory" if LLMASOS.email_url else "none"
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "LLMasOS: "
+ACCOUNT_FORMS = {"add_email": "portal.accounts.forms.ChangeEmailForm"}
+ACCOUNT_CHANGE_EMAIL = True  # one address; a new one counts once it is verified
+ACCOUNT_REAUTHENTICATION_REQUIRED = True  # before the address or a factor changes
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
+ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if LLMASOS.https else "http"
-ACCOUNT_RATE_LIMITS = {"signup": "20/m/ip", "login": "30/m/ip", "login_failed": "10/m/ip,5/5m/key"}
+ACCOUNT_RATE_LIMITS = {
+    "signup": "20/m/ip",
+    "login": "30/m/ip",
+    "login_failed": "10/m/ip,5/5m/key",
+    "invite": "60/h/user",
+    "join": "30/m/ip",
+    "export": "6/h/user",
+}
+MFA_ADAPTER = "portal.accounts.mfa.MfaAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_TOTP_ISSUER = "LLMasOS"
+MFA_TOTP_TOLERANCE = 1
+MFA_ALLOW_UNVERIFIED_EMAIL = not LLMASOS.email_url  # without mail no address is ever verified
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not LLMASOS.https  # browsers allow it on localhost alone
+SOCIALACCOUNT_ADAPTER = "portal.teams.adapter.SocialAccountAdapter"
+SOCIALACCOUNT_PROVIDERS = oidc.provider(LLMASOS)
 ALLAUTH_TRUSTED_PROXY_COUNT = LLMASOS.trusted_proxies
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = LLMASOS.email_from
 globals().update(LLMASOS.mail)  # EMAIL_BACKEND, EMAIL_HOST, …
@@ -177,6 +207,16 @@ CHANNEL_LAYERS = {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
         "CONFIG": {"hosts": [REDIS_URL], "prefix": "llmasos:channels"},
     }
+}
+
+CHORES = {  # what comes round again in the tasks process, and after how many seconds
+    "portal.usage.alerts.send_alerts": 15.0,
+    "portal.jobs.retention.drop_read": 2.0,
+    "portal.jobs.retention.drop_old": 60.0,
+    "portal.conversations.retention.drop_old": 60.0,
+    "portal.gallery.retention.drop_old": 60.0,
+    "portal.teams.chores.remove_what_is_due": 60.0,
+    "portal.teams.chores.forget_old_invitations": 24 * 3600.0,
 }
 
 LANGUAGE_CODE = "en"
@@ -202,7 +242,7 @@ FORCE_SCRIPT_NAME = LLMASOS.prefix or None
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = LANGUAGE_COOKIE_PATH = f"{LLMASOS.prefix}/"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = LLMASOS.https
 CSRF_TRUSTED_ORIGINS = ["{0.scheme}://{0.netloc}".format(urlsplit(LLMASOS.url))]
-CONTENT_SECURITY_POLICY = security.policy(LLMASOS.url)
+CONTENT_SECURITY_POLICY = security.policy(LLMASOS.url, sign_in=LLMASOS.oidc_url)
 X_FRAME_OPTIONS = "DENY"
 SECURE_HSTS_SECONDS = LLMASOS.hsts_seconds if LLMASOS.https else 0
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # subdomains are not ours to promise
@@ -213,6 +253,13 @@ if LLMASOS.trusted_proxies:
     SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
 else:  # whether a request came over TLS can't be known here: redirecting could go in circles
     SILENCED_SYSTEM_CHECKS.append("security.W008")
+
+# Pages elsewhere may call the API where CORS_ORIGINS says so, with a key: no cookie travels.
+CORS_ALLOW_ALL_ORIGINS = "*" in LLMASOS.cors_origins
+CORS_ALLOWED_ORIGINS = [origin for origin in LLMASOS.cors_origins if origin != "*"]
+CORS_URLS_REGEX = r"^/(api/)?v1/"
+CORS_ALLOW_HEADERS = security.CORS_REQUEST_HEADERS
+CORS_EXPOSE_HEADERS = security.CORS_ANSWER_HEADERS
 
 LOGGING_CONFIG = "logging.config.dictConfig"
 LOGGING = logs.describe(level=LLMASOS.log_level, as_json=LLMASOS.log_json)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import django
+import hypothesis
 import pytest
 from django.conf import settings
 
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
 
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # cheap on purpose
 PASSWORD = "correct horse battery staple"
+
+# A busy machine is not a bug: how long one example takes says nothing about the code.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +102,16 @@ def team(owner: User) -> Team:
     team = Team.objects.create(name="Research", kind=Team.Kind.SHARED)
     Membership.objects.create(team=team, user=owner, role=Membership.Role.OWNER)
     return team
+
+
+def full_key(*, team: Team, user: User, name: str = "test") -> str:
+    """The plaintext of a key that may do everything."""
+    from portal.teams.keys import create_key
+    from portal.teams.models import ApiKey
+
+    key, plaintext = create_key(team=team, user=user, name=name)
+    ApiKey.objects.filter(pk=key.pk).update(scopes=ApiKey.Scope.values)
+    return plaintext
 
 
 @pytest.fixture

@@ -52,10 +52,13 @@ sync_builtin()
 """
 _KEY = """
 from portal.accounts.models import User
+from portal.teams.models import ApiKey
 from portal.teams.services import create_key, ensure_personal_team
 user = User.objects.filter(email={email!r}).first()
 user = user or User.objects.create_user({email!r}, {password!r}, is_staff={operator!r})
-print(create_key(team=ensure_personal_team(user=user), user=user, name="test")[1])
+key, plaintext = create_key(team=ensure_personal_team(user=user), user=user, name="test")
+ApiKey.objects.filter(pk=key.pk).update(scopes=ApiKey.Scope.values)
+print(plaintext)
 """
 
 

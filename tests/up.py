@@ -26,7 +26,7 @@ from typing import Any, Self
 from tests.environment import die_with_parent
 from tests.running import REPOSITORY, _free_port, wait_for
 
-STARTS_WITHIN = 90.0
+STARTS_WITHIN = 240.0
 
 
 class Up:

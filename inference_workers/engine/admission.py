@@ -59,8 +59,6 @@ class Limits:
                 "worker's own kernels on a CPU: make a lighter version (manage.py models quantize "
                 "NAME --format int8) and ask for that, or leave it out."
             )
-        if job.sampling.guide is not None:
-            raise RequestError("guide: guided output can't be served yet. Leave it out.")
         if self.digest and job.model_digest and job.model_digest != self.digest:
             raise RequestError(
                 f"The job was made for weights {job.model_digest}, but this worker has "

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -257,6 +257,20 @@ class _Vocabulary:
             known = b"" if name is None or self.rule is None else self.rule.encode(name)
             self._bytes[token_id] = known
         return known
+
+
+def bytes_of_tokens(tokenizer: Tokenizer) -> Callable[[int], bytes] | None:
+    """What each token adds to the text, special ones as they are spelled; ``None`` where that
+    depends on its neighbours. It keeps nothing, unlike the detokenizer."""
+    rule = _Rule.read(tokenizer.decoder)
+    if rule is None:
+        return None
+
+    def bytes_of(token_id: int) -> bytes:
+        name = tokenizer.id_to_token(token_id)
+        return b"" if name is None else rule.encode(name)
+
+    return bytes_of
 
 
 def _byte_of() -> dict[str, int]:

@@ -82,6 +82,12 @@ class EchoEngine:
                 f"{self._context}. Shorten the prompt, or ask for fewer tokens.",
                 code="context_length_exceeded",
             )
+        if sampling.guide is not None:
+            raise RequestError(
+                "guide: the echo model says its prompt again and can't follow a schema or a "
+                "pattern. Leave the guide out, or choose another model.",
+                code="guide_unsupported",
+            )
         choices = [_Choice(self._detokenizer(job), index) for index in range(sampling.n)]
         for delta in logged:
             choices[delta.choice].replay(delta)

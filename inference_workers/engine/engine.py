@@ -19,8 +19,10 @@ from inference_workers.contract import (
     Finished,
     Job,
     TokenLogprob,
+    Usage,
 )
 from inference_workers.engine.admission import Limits
+from inference_workers.engine.grammar import Compiling, Grammars, idle
 from inference_workers.engine.kv_cache import BlockCache
 from inference_workers.engine.protocol import EngineEvent, EngineStats
 from inference_workers.engine.request import Request, Status
@@ -33,6 +35,8 @@ from inference_workers.models.base import CausalModel
 
 BLOCK_SIZE = 16
 DEFAULT_KV_MEMORY = 512 << 20
+REST_SECONDS = 0.005
+"""How long a step rests at a time when all that is left to do is to wait for a guide."""
 _NOT_FINITE = (
     "The model's output was not a finite number for this request. Send it again; if it fails "
     "again, the weights are damaged or don't suit their number format: prepare the model again."
@@ -43,7 +47,8 @@ class TorchEngine:
     """One model, many requests. Keeps ``protocol.Engine``.
 
     ``kv_memory`` is in bytes; ``token_budget`` bounds the prompt tokens of a step, which bounds how
-    long running streams wait for a new one's prompt; ``digest`` names the weights.
+    long running streams wait for a new one's prompt; ``digest`` names the weights. ``grammars``
+    compiles guides; a worker gives one that is warm.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class TorchEngine:
         digest: str = "",
         context_length: int | None = None,
         reuse_prefixes: bool = True,
+        grammars: Grammars | None = None,
     ) -> None:
         shape = model.shape
         blocks = kv_memory // (shape.token_bytes() * block_size)
@@ -80,6 +86,8 @@ class TorchEngine:
             digest=digest,
             deterministic=shape.deterministic,
         )
+        self._grammars = grammars or Grammars(tokenizer, self._eos)
+        self._compiling: dict[str, Compiling] = {}
         self._jobs: dict[str, Tracked] = {}
         self._events: dict[str, list[EngineEvent]] = {}
         self._steps = self._generated = self._prompted = 0
@@ -88,7 +96,8 @@ class TorchEngine:
         scheduler = self._scheduler
         if scheduler.blocked and scheduler.waiting:
             return 0
-        return max(scheduler.slots - len(scheduler.running) - len(scheduler.waiting), 0)
+        held = sum(len(self._jobs[job_id].unfinished()) for job_id in self._compiling)
+        return max(scheduler.slots - len(scheduler.running) - len(scheduler.waiting) - held, 0)
 
     def add(self, job: Job, logged: Sequence[Delta] = ()) -> None:
         if job.id in self._jobs:
@@ -96,11 +105,20 @@ class TorchEngine:
         limit = self._limits.admit(job)
         tracked = Tracked(job, self._tokenizer, limit, self._eos)
         tracked.replay(logged)
+        guide, going_on = job.sampling.guide, tracked.unfinished()
+        if guide is not None and limit and going_on:
+            self._compiling[job.id] = self._grammars.compile(guide, [s.tokens for s in going_on])
         self._jobs[job.id] = tracked
+        if job.id not in self._compiling:
+            self._begin(tracked)
+
+    def _begin(self, tracked: Tracked) -> None:
+        """Line up the choices that go on."""
+        job = tracked.job
         scoring = tracked.scores is not None and len(job.input_ids) > 1
         leader: Request | None = None
         for choice, stream in enumerate(tracked.streams):
-            if stream.finish is not None or not (limit or (scoring and leader is None)):
+            if stream.finish is not None or not (tracked.limit or (scoring and leader is None)):
                 continue
             request = Request(
                 job=job.id,
@@ -117,6 +135,23 @@ class TorchEngine:
             self._scheduler.add(request)
         if not tracked.requests:
             self._end_unsampled(tracked)
+
+    def _take_compiled(self) -> None:
+        """Let in the jobs whose guides are compiled; end those whose guides are refused."""
+        for job_id, compiling in list(self._compiling.items()):
+            tracked = self._jobs[job_id]
+            try:
+                grammars = compiling.poll()
+            except RequestError as error:
+                if not compiling.future.done():
+                    self._grammars.give_up()
+                self._fail(job_id, error.code, error.message)
+                continue
+            if grammars is not None:
+                del self._compiling[job_id]
+                for stream, grammar in zip(tracked.unfinished(), grammars, strict=True):
+                    stream.grammar = grammar
+                self._begin(tracked)
 
     def cancel(self, job_id: str) -> None:
         tracked = self._drop(job_id)
@@ -147,11 +182,15 @@ class TorchEngine:
 
     def step(self) -> list[tuple[str, EngineEvent]]:
         self._steps += 1
+        if self._compiling:
+            self._take_compiled()
         plan = self._scheduler.schedule()
         if plan:
             with torch.inference_mode():
                 self._runner.clear(self._cache.take_fresh())
                 self._execute([self._work(item) for item in plan])
+        elif self._compiling and not self._events:
+            idle(self._compiling.values(), REST_SECONDS)
         events, self._events = self._events, {}
         return [(job_id, event) for job_id, found in events.items() for event in found]
 
@@ -231,6 +270,7 @@ class TorchEngine:
             prompt=tracked.job.input_ids,
             output=stream.tokens,
             ends=stream.ends,
+            mask=stream.mask(),
         )
 
     def _score(
@@ -279,7 +319,13 @@ class TorchEngine:
             finish=stream.finish,
         )
         self._emit(request.job, delta)
-        if stream.finish is not None:
+        if (
+            stream.finish is None
+            and stream.grammar is not None
+            and stream.grammar.error is not None
+        ):
+            self._fail(request.job, stream.grammar.error.code, stream.grammar.error.message)
+        elif stream.finish is not None:
             self._scheduler.end(tracked.requests.pop(request.choice))
             if not tracked.requests:
                 self._finish(tracked)
@@ -305,10 +351,12 @@ class TorchEngine:
         for request in tracked.requests.values():
             self._cache.discard(request)
         self._drop(job_id)
-        self._emit(job_id, Failed(code=code, message=message, usage=tracked.usage()))
+        usage = tracked.usage() if tracked.begun else Usage()
+        self._emit(job_id, Failed(code=code, message=message, usage=usage))
 
     def _drop(self, job_id: str) -> Tracked | None:
         tracked = self._jobs.pop(job_id, None)
+        self._compiling.pop(job_id, None)
         if tracked is not None:
             for request in tracked.requests.values():
                 self._scheduler.end(request)

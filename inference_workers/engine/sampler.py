@@ -1,19 +1,22 @@
 """From logits to tokens. Every draw is a function of (seed, choice, token index) and the logits.
 
 Order: repetition, frequency and presence penalties and logit bias; tokens forbidden before
-``min_tokens``; temperature; top-k; top-p of what top-k left; min-p; one draw by inverse
-distribution in the vocabulary's order. Log-probabilities are the model's own, before all that.
-Nothing here loops over the vocabulary in Python, and a batch of greedy rows never leaves the fast
-path.
+``min_tokens`` or by a guide; temperature; top-k; top-p of what top-k left; min-p; one draw by
+inverse distribution in the vocabulary's order. Log-probabilities are the model's own, before all
+that. Nothing here loops over the vocabulary in Python, and a batch of greedy rows never leaves the
+fast path.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from inference_workers.contract import Sampling, TokenLogprob
@@ -22,6 +25,9 @@ from inference_workers.models.base import CausalModel
 
 ROWS = 8
 """Rows turned into float32 probabilities at a time: bounds memory at large vocabularies."""
+SHARED = 32
+"""Up to so many rows share one product with the head's weights when some of them need all their
+logits. With more, the fused greedy choice saves more than reading the weights twice costs."""
 CANDIDATES = 256
 """Restricted draws look among so many largest logits first (a tenth of the time of looking at a
 vocabulary of 262144), and at everything only if others might belong to the draw."""
@@ -33,7 +39,8 @@ _MASK = (1 << 64) - 1
 @dataclass(frozen=True, slots=True)
 class Row:
     """One sequence about to get its token number ``index`` (from 0). ``prompt`` and ``output`` are
-    its tokens so far; ``ends`` are the tokens that would end it."""
+    its tokens so far; ``ends`` are the tokens that would end it; bit ``t % 32`` of ``mask``'s word
+    ``t // 32`` says whether its guide allows token ``t``."""
 
     sampling: Sampling
     seed: int
@@ -42,6 +49,7 @@ class Row:
     prompt: Sequence[int] = ()
     output: Sequence[int] = ()
     ends: Sequence[int] = ()
+    mask: NDArray[np.int32] | None = None
 
     @property
     def edits(self) -> bool:
@@ -53,6 +61,7 @@ class Row:
             or s.frequency_penalty
             or s.logit_bias
             or self.index < s.min_tokens
+            or self.mask is not None
         )
 
     @property
@@ -88,24 +97,30 @@ def sample(model: CausalModel, states: Tensor, rows: Sequence[Row]) -> list[Choi
     """The next token of each row of ``states``; a row that is not finite gives none."""
     if all(row.plain for row in rows):
         return _greedy(model, states)
-    chosen: list[Choice | None] = [None] * len(rows)
+    chosen: dict[int, Choice] = {}
     plain = [i for i, row in enumerate(rows) if row.plain]
     other = [i for i, row in enumerate(rows) if not row.plain]
+    shared = model.logits(states) if len(rows) <= SHARED else None
     if plain:
         index = torch.tensor(plain, device=states.device)
-        for i, choice in zip(plain, _greedy(model, states[index]), strict=True):
-            chosen[i] = choice
+        picked = _greedy(model, states[index]) if shared is None else _picked(*greedy(shared))
+        chosen.update(
+            zip(plain, picked if shared is None else [picked[i] for i in plain], strict=True)
+        )
     for start in range(0, len(other), ROWS):
         part = other[start : start + ROWS]
         index = torch.tensor(part, device=states.device)
-        logits = model.logits(states[index]).float()
-        for i, choice in zip(part, choose(logits, [rows[i] for i in part]), strict=True):
-            chosen[i] = choice
-    return [choice for choice in chosen if choice is not None]
+        logits = model.logits(states[index]) if shared is None else shared[index]
+        found = choose(logits.float(), [rows[i] for i in part])
+        chosen.update(zip(part, found, strict=True))
+    return [chosen[i] for i in range(len(rows))]
 
 
 def _greedy(model: CausalModel, states: Tensor) -> list[Choice]:
-    best, tokens = model.greedy(states)
+    return _picked(*model.greedy(states))
+
+
+def _picked(best: Tensor, tokens: Tensor) -> list[Choice]:
     finite = best.isfinite().tolist()
     return [
         Choice(token if good else None) for token, good in zip(tokens.tolist(), finite, strict=True)
@@ -191,7 +206,7 @@ class _Cells:
 
 
 def edit(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Apply penalties, bias and ``min_tokens`` in place."""
+    """Apply penalties, bias, ``min_tokens`` and guides in place."""
     repeated, shifted, banned = _Cells(), _Cells(), _Cells()
     for i, row in enumerate(rows):
         s = row.sampling
@@ -206,11 +221,36 @@ def edit(logits: Tensor, rows: Sequence[Row]) -> None:
                 penalty = s.presence_penalty + s.frequency_penalty * times
                 shift[token] = shift.get(token, 0.0) - penalty
         shifted.add(i, list(shift), list(shift.values()))
-        if row.index < s.min_tokens:
+        if row.index < s.min_tokens and row.mask is None:
             banned.add(i, row.ends, [0.0] * len(row.ends))
     repeated.apply(logits, lambda x, p: torch.where(x > 0, x / p, x * p))
     shifted.apply(logits, torch.add)
     banned.apply(logits, lambda x, _: torch.full_like(x, -math.inf))
+    guided = [(i, row.mask) for i, row in enumerate(rows) if row.mask is not None]
+    if guided:
+        places, masks = zip(*guided, strict=True)
+        _forbid(logits, places, np.stack(masks))
+
+
+def _forbid(logits: Tensor, rows: Sequence[int], masks: NDArray[np.int32]) -> None:
+    """Make what ``masks`` lack impossible in ``rows``.
+
+    Each byte of a mask looks up what to add to its eight tokens: 30 times faster than filling by
+    a boolean mask.
+    """
+    size = min(logits.shape[1], masks.shape[1] * 32)
+    keys = torch.from_numpy(masks.view(np.uint8)).to(logits.device, torch.int32)
+    shifts = torch.nn.functional.embedding(keys, _shifts(logits.device)).flatten(1)
+    for row, shift in zip(rows, shifts, strict=True):
+        logits[row, :size] += shift[:size]
+        logits[row, size:] = -math.inf
+
+
+@functools.cache
+def _shifts(device: torch.device) -> Tensor:
+    """For each byte of a mask, 0 for the tokens that its bits allow and -inf for the others."""
+    bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
+    return torch.where(bits.bool(), 0.0, -math.inf).to(device)
 
 
 def _counts(tokens: Sequence[int]) -> dict[int, int]:
@@ -294,7 +334,9 @@ def _from_candidates(
     cut = torch.maximum(cut, torch.where(ps < 1, nucleus, 0.0))
     cut = torch.maximum(cut, _column([s.min_p for s in samplings], weights))
     # Strictly above the smallest candidate: then no equal one was left out.
-    certain = (enough & (cut > weights[:, -1:]))[:, 0]
+    # A smallest candidate without weight has no rivals either: a guide leaves few.
+    smallest = weights[:, -1:]
+    certain = (enough & ((cut > smallest) | (smallest == 0)))[:, 0]
     weights = torch.where(weights >= cut, weights, 0.0)
     order = ids.argsort(-1)
     place = _invert(weights.gather(1, order), draws)

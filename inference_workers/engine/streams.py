@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from inference_workers.contract import Delta, Job, TokenLogprob, Usage
 from inference_workers.engine.detokenizer import Detokenizer
+from inference_workers.engine.grammar import Grammar, Mask
 from inference_workers.engine.request import Request
 from inference_workers.errors import RequestError
 
@@ -25,6 +26,8 @@ class Stream:
         self.tokens: list[int] = []
         self.ends = sorted({*sampling.stop_token_ids, *(() if sampling.ignore_eos else end_tokens)})
         self.finish: Finish | None = None
+        self.grammar: Grammar | None = None
+        self._least = sampling.min_tokens
         self._limit = limit
         self._stopping = frozenset(self.ends)
         self._text = Detokenizer(
@@ -38,12 +41,28 @@ class Stream:
             self.finish = "stop"
             return self._text.flush()
         text = self._text.push(token)
-        if not self._text.stopped and len(self.tokens) >= self._limit:
+        whole = self._guide(token)
+        if not self._text.stopped and (whole or len(self.tokens) >= self._limit):
             self.finish = "length"
             text += self._text.flush()
-        if self._text.stopped:
+        if self._text.stopped or whole:
             self.finish = "stop"
         return text
+
+    def mask(self) -> Mask | None:
+        """Which tokens its guide allows next, if it has one."""
+        if self.grammar is None:
+            return None
+        if len(self.tokens) < self._least:
+            return self.grammar.allowed(without=self.ends)
+        return self.grammar.allowed(ends=self.ends)
+
+    def _guide(self, token: int) -> bool:
+        """Whether the guide allows nothing after ``token``."""
+        if self.grammar is None:
+            return False
+        self.grammar.take(token)
+        return self.grammar.complete and self.grammar.error is None
 
 
 class Tracked:
@@ -85,6 +104,15 @@ class Tracked:
             stream.finish = delta.finish
             if delta.prompt_logprobs is not None:
                 self.scores = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was computed for it, here or before."""
+        return self.cached is not None or any(stream.tokens for stream in self.streams)
+
+    def unfinished(self) -> list[Stream]:
+        """The choices that go on."""
+        return [stream for stream in self.streams if stream.finish is None]
 
     def take_scores(self) -> tuple[TokenLogprob, ...] | None:
         """The prompt's scores, the first time they are asked for."""

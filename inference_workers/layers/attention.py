@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,8 +38,8 @@ class KeyValues:
 
     def write(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Keep ``(rows, heads, size)`` at ``slots`` (block * block size + offset)."""
-        self.keys.flatten(0, 1).index_copy_(0, slots, keys)
-        self.values.flatten(0, 1).index_copy_(0, slots, values)
+        self.keys.flatten(0, 1).index_copy_(0, slots, keys.to(self.keys.dtype))
+        self.values.flatten(0, 1).index_copy_(0, slots, values.to(self.values.dtype))
 
     def clear(self, blocks: Tensor) -> None:
         """Zero blocks before their next owner: NaN of the last one would pass through a mask."""
@@ -62,7 +64,11 @@ def allocate(
 
     def zeros(heads: int, size: int) -> Tensor:
         shape = (blocks + 1, block_size, heads, size)
-        return torch.zeros(shape, dtype=dtype, device=device)
+        if device.type != "cpu":
+            return torch.zeros(shape, dtype=dtype, device=device)
+        # From the system as it comes: a page is memory only once somebody writes to it.
+        data = np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
+        return torch.from_numpy(data).view(dtype).view(shape)
 
     return [_kept(zeros(s.heads, s.key_size), zeros(s.heads, s.value_size)) for s in shapes]
 
@@ -90,21 +96,48 @@ def kernels_attend(shapes: Iterable[LayerShape], dtype: torch.dtype, device: tor
     )
 
 
+def alibi_slopes(heads: int) -> Tensor:
+    """What each head subtracts for each token of distance (ALiBi, arXiv 2108.12409), float32.
+
+    A geometric series for a power of two; other counts take the next power's odd terms as well.
+    """
+    power = 2 ** math.floor(math.log2(heads))
+    terms = [
+        *(8 * i / power for i in range(1, power + 1)),
+        *(4 * i / power for i in range(1, 2 * power, 2)),
+    ]
+    return 2.0 ** -torch.tensor(terms[:heads])
+
+
 def attend(
-    queries: Tensor, store: KeyValues, batch: Batch, *, window: Window, scale: float
+    queries: Tensor,
+    store: KeyValues,
+    batch: Batch,
+    *,
+    window: Window,
+    scale: float,
+    slopes: Tensor | None = None,
 ) -> Tensor:
     """Attention of ``(rows, query heads, size)`` over everything stored; ``(rows, features)``.
 
     Grouped heads (arXiv 2305.13245): query head ``h`` reads key head ``h // (heads / key heads)``.
+    ``slopes`` (see ``alibi_slopes``) need as many key heads as query heads.
     """
     if batch.sequences is not None:
-        return _by_kernel(queries.contiguous(), store, batch.sequences, window, scale)
-    parts = [_attend(queries[group.rows], store, group, window, scale) for group in batch.groups]
+        return _by_kernel(queries.contiguous(), store, batch.sequences, window, scale, slopes)
+    parts = [
+        _attend(queries[group.rows], store, group, window, scale, slopes) for group in batch.groups
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _by_kernel(
-    queries: Tensor, store: KeyValues, sequences: Sequences, window: Window, scale: float
+    queries: Tensor,
+    store: KeyValues,
+    sequences: Sequences,
+    window: Window,
+    scale: float,
+    slopes: Tensor | None,
 ) -> Tensor:
     found = kernels()
     assert found is not None
@@ -113,8 +146,8 @@ def _by_kernel(
     out = torch.empty((rows, heads * store.values.shape[3]))
     failed = found.long.lm_attend(
         queries.data_ptr(), heads, store.native, sequences.fields.data_ptr(),
-        sequences.fields.shape[0], sequences.table.data_ptr(), window or 0, None, scale,
-        out.data_ptr(),
+        sequences.fields.shape[0], sequences.table.data_ptr(), window or 0,
+        None if slopes is None else slopes.data_ptr(), scale, out.data_ptr(),
     )  # fmt: skip
     if failed:
         raise MemoryError
@@ -122,7 +155,12 @@ def _by_kernel(
 
 
 def _attend(
-    queries: Tensor, store: KeyValues, group: Group, window: Window, scale: float
+    queries: Tensor,
+    store: KeyValues,
+    group: Group,
+    window: Window,
+    scale: float,
+    slopes: Tensor | None,
 ) -> Tensor:
     view = group.views[window]
     count, length = len(group.members), group.queries
@@ -136,7 +174,9 @@ def _attend(
     keys = store.keys.index_select(0, view.blocks).view(count, -1, heads, store.keys.shape[3])
     values = store.values.index_select(0, view.blocks).view(count, -1, heads, store.values.shape[3])
     mask = view.mask
-    if length > 1 and each > 1:
+    if slopes is not None:
+        mask = view.biased(slopes)
+    elif length > 1 and each > 1:
         mask = view.repeated(each)
     out = F.scaled_dot_product_attention(
         grouped, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask, scale=scale

@@ -41,11 +41,15 @@ class Segment:
 @dataclass(slots=True)
 class View:
     """The keys that a group sees: ``blocks`` is ``(sequences * blocks each,)``; ``mask`` is added
-    to the scores, ``(sequences, 1, queries or 1, keys)``."""
+    to the scores, ``(sequences, 1, queries or 1, keys)``. ``queries`` and ``keys`` are positions,
+    ``(sequences, queries)`` and ``(sequences, keys)``."""
 
     blocks: Tensor
     mask: Tensor
+    queries: NDArray[np.int64]
+    keys: NDArray[np.int64]
     repeats: dict[int, Tensor] = field(default_factory=dict)
+    biases: Tensor | None = None
 
     def repeated(self, each: int) -> Tensor:
         """The mask for ``each`` query heads a key head, query by query; made once a step."""
@@ -53,6 +57,17 @@ class View:
         if known is None:
             known = self.repeats[each] = self.mask.repeat_interleave(each, 2)
         return known
+
+    def biased(self, slopes: Tensor) -> Tensor:
+        """The mask with every head's penalty for distance (ALiBi, arXiv 2108.12409) added,
+        ``(sequences, heads, queries, keys)``; made once a step for the model's ``(heads,)`` slopes.
+        """
+        if self.biases is None:
+            distance = torch.from_numpy(self.keys[:, None, :] - self.queries[:, :, None])
+            # Distances are small where they matter: positions would be rounded away in bfloat16.
+            bias = slopes[:, None, None] * distance[:, None].to(slopes.device)
+            self.biases = bias.add_(self.mask).to(self.mask.dtype)
+        return self.biases
 
 
 @dataclass(slots=True)
@@ -203,7 +218,8 @@ def _see(
         allowed &= keys[:, None, :] > queries[:, :, None] - window
     mask = torch.zeros(allowed.shape, dtype=dtype)
     mask.masked_fill_(torch.from_numpy(~allowed), float("-inf"))
-    group.views[window] = View(_tensor(table.reshape(-1), device), mask[:, None].to(device))
+    blocks = _tensor(table.reshape(-1), device)
+    group.views[window] = View(blocks, mask[:, None].to(device), queries, keys)
 
 
 def _slots(segment: Segment, block_size: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Root mean square normalisation (arXiv 1910.07467), over the last dimension."""
+"""Root mean square (arXiv 1910.07467) and layer (1607.06450) norms, over the last dimension."""
 
 from __future__ import annotations
 
@@ -56,6 +56,18 @@ class RMSNorm:
             self._eps, None if onto is None else onto.data_ptr(), out.data_ptr(),
         )  # fmt: skip
         return out
+
+
+class LayerNorm:
+    """``(x - mean) / deviation * scale + shift``; what is ``None`` was not learnt."""
+
+    def __init__(self, size: int, scale: Tensor | None, shift: Tensor | None, eps: float) -> None:
+        self._shape = (size,)
+        self._scale, self._shift, self._eps = scale, shift, eps
+        self.bytes = sum(part.nbytes for part in (scale, shift) if part is not None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self._shape, self._scale, self._shift, self._eps)
 
 
 class HeadsNorm:

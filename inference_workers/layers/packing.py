@@ -87,8 +87,8 @@ def pack(kind: Kind, codes: Bytes, scales: Halves, minimums: Halves | None = Non
     if kind.bits == 8:
         planes.append(_nibbles((tiled & 15).astype(np.uint8)).reshape(-1))
     elif kind.bits == 5:
-        bits = np.packbits(tiled >> 4 & 1, axis=2, bitorder="little")[:, :, 0]
-        planes.append(bits.transpose(0, 2, 3, 4, 1).reshape(-1))  # panel, group, step, column, half
+        bits = np.packbits(tiled >> 4 & 1, axis=4, bitorder="little")[:, :, :, :, 0]
+        planes.append(bits.transpose(0, 3, 1, 2, 4).reshape(-1))  # panel, group, half, row, column
     return np.concatenate(planes)
 
 
@@ -116,8 +116,8 @@ def unpack(kind: Kind, data: Bytes, rows: int, columns: int) -> Floats:
     if kind.bits == 8:
         codes = codes << 4 | _spread(second)
     elif kind.bits == 5:
-        bits = np.unpackbits(second.reshape(panels, groups, 8, 4, 2, 1), axis=5, bitorder="little")
-        codes |= bits.transpose(0, 4, 5, 1, 2, 3).astype(np.int16) << 4
+        bits = np.unpackbits(second.reshape(panels, groups, 2, 8, 1, 4), axis=4, bitorder="little")
+        codes |= bits.transpose(0, 2, 3, 1, 4, 5).astype(np.int16) << 4
     each = COLUMNS // kind.group
     scales = _scales(kind, numbers)
     values = (codes.reshape(panels * ROWS, columns) - kind.zero).astype(np.float32)

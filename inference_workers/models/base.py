@@ -12,7 +12,8 @@ from torch import Tensor
 from inference_workers.errors import ModelError
 from inference_workers.layers.attention import KeyValues, LayerShape
 from inference_workers.layers.batch import Batch, Window
-from inference_workers.layers.linear import Matrix, Packed, stays_packed
+from inference_workers.layers.linear import Linear, Matrix, Packed, stays_packed
+from inference_workers.layers.norm import LayerNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,17 @@ class Weights:
             return found
         return found.dense(self.dtype, self.device)
 
+    def linear(self, *outputs: tuple[str, int], inputs: int, bias: bool) -> Linear:
+        """The projections ``(name, rows)`` of one input as a single product."""
+        biases = [self.get(f"{name}.bias", rows) for name, rows in outputs] if bias else None
+        weights = [self.matrix(f"{name}.weight", rows, inputs) for name, rows in outputs]
+        return Linear.fused(weights, biases)
+
+    def layer_norm(self, name: str, size: int, eps: float, *, learnt: bool = True) -> LayerNorm:
+        """The norm ``name``, with scale and shift where they are ``learnt``."""
+        scale = self.get(f"{name}.weight", size) if learnt else None
+        return LayerNorm(size, scale, self.get(f"{name}.bias", size) if learnt else None, eps)
+
     def under(self, prefix: str) -> Weights:
         return Weights(self._tensors, self._prefix + prefix, dtype=self.dtype, device=self.device)
 
@@ -129,9 +141,8 @@ class Weights:
         ).matrix(name, *embedding.shape), False
 
 
-def text_prefix(tensors: Mapping[str, Matrix]) -> str:
-    """What precedes ``embed_tokens.weight``: ``model.``, ``language_model.model.`` and the like."""
-    key = "embed_tokens.weight"
+def text_prefix(tensors: Mapping[str, Matrix], key: str = "embed_tokens.weight") -> str:
+    """What precedes the embedding ``key``: ``model.``, ``language_model.model.`` and the like."""
     for name in tensors:
         if name.endswith(key):
             return name[: -len(key)]

@@ -32,7 +32,7 @@ MAX_SIZES = {
 """The small files that a source may bring along, and how large each may be, in bytes."""
 
 FAMILY_NAMES = {"gemma3_text": "gemma3"}
-LEAN_TYPES = {"gemma3_text", "llama", "opt", "bloom", "echo"}
+LEAN_TYPES = {"gemma3_text", "llama", "mistral", "qwen2", "qwen3", "opt", "bloom", "echo"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,9 @@ class GgufFile:
         """The tensor's values, dequantised, some rows at a time (about 16 MB of float32 each).
 
         Rows are the first dimension; a one-dimensional tensor comes as one array.
+
+        Raises:
+            ModelError: the ``gguf`` package can't dequantise this type.
         """
         from gguf import GGMLQuantizationType, dequantize
 
@@ -121,7 +124,14 @@ class GgufFile:
             begin = tensor.offset + start * row_bytes
             # A copy, so that no view keeps the map open.
             raw = np.frombuffer(self._map[begin : begin + taken * row_bytes], dtype=np.uint8)
-            values = dequantize(raw.reshape(taken, row_bytes), kind)
+            try:
+                values = dequantize(raw.reshape(taken, row_bytes), kind)
+            except NotImplementedError:
+                raise ModelError(
+                    f"{self.path.name} stores the tensor {tensor.name!r} as {kind.name}, which "
+                    "can't be read. Use a file of the same model in Q4_K_M, Q8_0 or F16.",
+                    code="unsupported_tensor",
+                ) from None
             shape = (taken, *tensor.shape[1:]) if len(tensor.shape) > 1 else tensor.shape
             yield np.ascontiguousarray(values, dtype=np.float32).reshape(shape)
 

@@ -145,4 +145,8 @@ def load(
                 f"{manifest.id} lacks the weight {error.args[0]!r}. Prepare the model again.",
                 code="missing_weights",
             ) from error
+        except ModelError as error:
+            raise ModelError(
+                f"{manifest.id} can't be served. {error.message}", code=error.code
+            ) from error
     return model, manifest

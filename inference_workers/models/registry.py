@@ -11,12 +11,16 @@ import torch
 from inference_workers.layers.attention import kernels_attend
 from inference_workers.layers.linear import Matrix, Packed
 from inference_workers.models.base import CausalModel
+from inference_workers.models.bloom import Bloom
 from inference_workers.models.gemma3 import Gemma3
 from inference_workers.models.generic import Generic
 from inference_workers.models.llama import Llama
+from inference_workers.models.mistral import Mistral
+from inference_workers.models.opt import Opt
+from inference_workers.models.qwen import Qwen2, Qwen3
 
-LEAN = (Llama, Gemma3)
-ROW_BY_ROW = (Llama, Gemma3)
+LEAN = (Llama, Mistral, Qwen2, Qwen3, Gemma3, Opt, Bloom)
+ROW_BY_ROW = (Llama, Mistral, Qwen2, Qwen3, Gemma3)
 """Families that compute, where their weights are packed, with kernels of our own and sums alone:
 torch's products and activations may round a row differently beside other rows."""
 

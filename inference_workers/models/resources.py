@@ -10,6 +10,7 @@ from inference_workers.errors import ModelError
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 DISK_RESERVE = 64 << 20
+TOO_LITTLE_MEMORY = "too_little_memory"
 
 
 def available_memory() -> int | None:
@@ -25,7 +26,7 @@ def require_memory(needed: int, what: str) -> None:
         raise ModelError(
             f"{what} needs {gigabytes(needed)} of memory and {gigabytes(available)} are free. Free "
             "some memory, unload another model, or choose a smaller one.",
-            code="too_little_memory",
+            code=TOO_LITTLE_MEMORY,
         )
 
 

@@ -2,7 +2,7 @@
 
 ``python -m inference_workers.native`` builds them with the system's C compiler, in seconds; ``make
 run`` does so by itself where there is a compiler. Without them everything works, slower, in torch.
-``docs/adr/0008-kernels-of-our-own.md`` says why they exist; ``kernels/*.c`` say what each does.
+``docs/adr/0011-kernels-of-our-own.md`` says why they exist; ``kernels/*.c`` say what each does.
 Importing this costs no torch.
 """
 

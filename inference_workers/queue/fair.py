@@ -8,6 +8,7 @@ twice what one full batch can generate; no slot idles while a job waits.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -188,6 +189,23 @@ class FairQueue:
 
     def paused(self, model: str) -> bool:
         return bool(self._sync.sismember(self.keys.paused, model))
+
+    def set_unplaced(self, models: Collection[str], seconds: int) -> None:
+        """Say for which models no worker can be started. Forgotten when not repeated in time."""
+        with self._sync.pipeline() as pipe:
+            pipe.delete(self.keys.unplaced)
+            if models:
+                pipe.sadd(self.keys.unplaced, *models)
+                pipe.expire(self.keys.unplaced, seconds)
+            pipe.execute()
+
+    def outlook(self, model: str) -> tuple[int, bool]:
+        """Queued jobs of a model, and whether ``set_unplaced`` names it; in one round trip."""
+        with self._sync.pipeline(transaction=False) as pipe:
+            pipe.zcard(self.keys.waiting(model))
+            pipe.sismember(self.keys.unplaced, model)
+            depth, unplaced = pipe.execute()
+        return int(depth), bool(unplaced)
 
 
 _TIMES = ["queued_at", "claimed_at", "first_token_at", "last_token_at", "ended_at"]

@@ -23,6 +23,7 @@ same names from the prefix; a Redis cluster, which would need them declared, is 
     worker:{name}              hash    model, slots, info, drain, paused, suspect; with the lease
     worker:{name}:jobs         set     jobs that it holds; with the lease
     worker:{name}:cancels      set     jobs that it holds and that somebody stopped; with the lease
+    unplaced                   set     models that no worker can be started for; seconds
     loading:{model}            string  JSON: how far a worker has loaded it; seconds
 """
 
@@ -64,6 +65,10 @@ class Keys:
     @property
     def paused(self) -> str:
         return self._key("paused")
+
+    @property
+    def unplaced(self) -> str:
+        return self._key("unplaced")
 
     @property
     def ended(self) -> str:

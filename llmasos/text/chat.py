@@ -7,7 +7,9 @@ from a budget (``llmasos.text.sandbox``); beyond it, ``ChatTemplateError``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -42,9 +44,11 @@ def render_chat(
     bos: str = "",
     eos: str = "",
     add_generation_prompt: bool = True,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Render a model's chat template; ``bos`` and ``eos`` are the tokens as the vocabulary spells
-    them. Takes at most about half a second of processor time and ``MAX_OUTPUT`` characters.
+    them, ``tools`` what may be called, in OpenAI's form. Takes at most about half a second of
+    processor time and ``MAX_OUTPUT`` characters.
 
     Raises:
         ChatTemplateError: the template is wrong, refuses the messages (a role that it doesn't know,
@@ -64,7 +68,7 @@ def render_chat(
                 bos_token=bos,
                 eos_token=eos,
                 add_generation_prompt=add_generation_prompt,
-                tools=None,
+                tools=list(tools) or None,
                 documents=None,
             )
     except TemplateRefusal as refusal:
@@ -134,9 +138,21 @@ def text_of(message: Mapping[str, Any]) -> str:
     )
 
 
-def _plain(message: Mapping[str, Any]) -> dict[str, str]:
-    extra = {k: v for k, v in message.items() if k == "name" and isinstance(v, str)}
+def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("name", "tool_call_id")
+    extra: dict[str, Any] = {name: message[name] for name in names
+                             if isinstance(message.get(name), str)}  # fmt: skip
+    if calls := message.get("tool_calls"):
+        extra["tool_calls"] = [_call(call) for call in calls]
     return {"role": str(message["role"]), "content": text_of(message), **extra}
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call as templates know it, its arguments an object where they are one."""
+    function = dict(call["function"])
+    with suppress(ValueError, RecursionError):
+        function["arguments"] = json.loads(function["arguments"])
+    return {**call, "function": function}
 
 
 @lru_cache(maxsize=32)

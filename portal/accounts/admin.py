@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
+from allauth.usersessions.models import UserSession
 from django.contrib import admin, messages
 from django.contrib.auth.models import Group
 from django.db.models import QuerySet
@@ -14,7 +17,10 @@ from portal.accounts.models import OperatorLink, User
 from portal.accounts.services import make_operator, set_active
 from portal.admin import HouseAdmin, acting
 
-admin.site.unregister(Group)
+# What allauth would let operators write by hand, past our services and the log.
+for model in (Group, Authenticator, SocialAccount, SocialApp, SocialToken, UserSession):
+    if admin.site.is_registered(model):
+        admin.site.unregister(model)
 
 
 @admin.register(User)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.db import models
+from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
 
@@ -34,6 +35,21 @@ class User(AbstractUser):
     last_name = None  # type: ignore[assignment]
     email = models.EmailField(_("e-mail address"), unique=True)
     name = models.CharField(_("name"), max_length=120, blank=True)
+    delete_at = models.DateTimeField(
+        _("to be deleted"),
+        null=True,
+        blank=True,
+        help_text=_("When the account is removed for good, unless its owner signs in before."),
+    )
+
+    class Meta(AbstractUser.Meta):
+        indexes = [
+            models.Index(
+                fields=["delete_at"],
+                condition=models.Q(delete_at__isnull=False),
+                name="accounts_to_remove",
+            )
+        ]
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = []
@@ -41,6 +57,13 @@ class User(AbstractUser):
 
     def __str__(self) -> str:
         return self.name or self.email
+
+    def get_session_auth_hash(self) -> str:
+        """Asking for the account's deletion ends every session, as a new password does."""
+        proof = super().get_session_auth_hash()
+        if self.delete_at is None:
+            return proof
+        return salted_hmac("portal.accounts.leaving", f"{proof}{self.delete_at}").hexdigest()
 
 
 class OperatorLink(models.Model):

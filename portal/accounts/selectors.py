@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db.models import QuerySet
+from django.http import HttpRequest
 from django.utils import timezone
 
 from portal.accounts.models import OperatorLink, User
@@ -28,3 +29,9 @@ def opens(token: str) -> bool:
     """Whether ``token`` is an operator link that has neither been used nor expired."""
     links = OperatorLink.objects.filter(used_at=None, expires_at__gt=timezone.now())
     return links.filter(digest=digest(token)).exists()
+
+
+def signed_in(request: HttpRequest) -> User:
+    """Who sent a request that ``login_required`` let through."""
+    assert isinstance(request.user, User), "behind login_required"
+    return request.user

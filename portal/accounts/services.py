@@ -100,6 +100,12 @@ def set_active(*, user: User, active: bool, actor: User | None = None) -> bool:
     return bool(changed)
 
 
+def rename_user(*, user: User, name: str) -> None:
+    """What others see beside the address; may be empty."""
+    user.name = " ".join(name.replace("\0", "").split())[:120]
+    user.save(update_fields=["name"])
+
+
 def operator_link() -> str:
     """A new one-time link, good for a day; whoever follows it becomes an operator."""
     token = secrets.token_urlsafe(32)

@@ -1,15 +1,25 @@
-"""The one page of our own about accounts: an operator's one-time link. allauth has the rest."""
+"""Our own pages about accounts: the profile, ending a session, an operator's one-time link.
+
+allauth has the rest; deleting and exporting an account concern its teams as well and lie there.
+"""
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
+from allauth.usersessions.internal.flows.sessions import end_sessions
+from allauth.usersessions.models import UserSession
+from django import forms
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
 from portal.accounts.models import User
-from portal.accounts.selectors import opens
-from portal.accounts.services import claim_operator_link
+from portal.accounts.selectors import opens, signed_in
+from portal.accounts.services import claim_operator_link, rename_user
 
 SESSION_TOKEN = "operator_token"  # noqa: S105  (the name of a session's entry)
 
@@ -31,3 +41,40 @@ def operator(request: HttpRequest, token: str) -> HttpResponse:
         claim_operator_link(token=token, user=request.user)
         return redirect("home")
     return render(request, "accounts/operator.html", {"spent": False})
+
+
+class ProfileForm(forms.Form):
+    name = forms.CharField(
+        max_length=120,
+        required=False,
+        label=gettext_lazy("Name"),
+        widget=forms.TextInput({"class": "input", "autocomplete": "name"}),
+    )
+
+
+@never_cache
+@login_required
+@require_http_methods(["GET", "POST"])
+def profile(request: HttpRequest) -> HttpResponse:
+    user = signed_in(request)
+    form = ProfileForm(request.POST or None, initial={"name": user.name})
+    if request.method == "POST" and form.is_valid():
+        rename_user(user=user, name=form.cleaned_data["name"])
+        messages.success(request, _("Saved."))
+        return redirect("accounts:profile")
+    status = 422 if form.errors else 200
+    return render(request, "accounts/profile.html", {"form": form}, status=status)
+
+
+@login_required
+@require_POST
+def end_session(request: HttpRequest, session_id: int) -> HttpResponse:
+    """Sign one of one's own sessions out; its open sockets close as it goes."""
+    found = UserSession.objects.filter(pk=session_id, user=request.user).first()
+    if found is None:
+        raise Http404
+    end_sessions(request, [found])
+    if not request.user.is_authenticated:  # it was this one
+        return redirect("account_login")
+    messages.success(request, _("Signed out there."))
+    return redirect("usersessions_list")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from inference_workers.contract import Usage
+from llmasos.text.calls import CallReader
 from portal.api.logprobs import CompletionLogprobs, Scored, Vocabulary, chat_logprobs
 
 
@@ -30,7 +31,8 @@ class Form(Protocol):
     def head(self, index: int) -> dict[str, Any] | None:
         """A chunk that opens choice ``index``, where the form has one."""
 
-    def chunk(self, piece: Piece) -> dict[str, Any]: ...
+    def chunk(self, piece: Piece) -> dict[str, Any] | None:
+        """``None`` while nothing is certain."""
 
     def whole(self, pieces: Sequence[Piece], usage: Usage) -> dict[str, Any]: ...
 
@@ -70,6 +72,10 @@ class _Base:
 
 @dataclass
 class ChatForm(_Base):
+    tools: Sequence[str] = ()
+    """Names of the tools that the answer may call."""
+    _readers: dict[int, CallReader] = field(default_factory=dict)
+
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
 
@@ -79,14 +85,16 @@ class ChatForm(_Base):
             {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
         )
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        delta = {"content": piece.text} if piece.text or piece.tokens else {}
+    def chunk(self, piece: Piece) -> dict[str, Any] | None:
+        delta = self._delta(piece)
+        if not (delta or piece.tokens or piece.finish):
+            return None
         return self._chunk(
             {
                 "index": piece.index,
                 "delta": delta,
                 "logprobs": self._logprobs(piece.tokens) if piece.tokens else None,
-                "finish_reason": piece.finish,
+                "finish_reason": self._finish(piece),
             }
         )
 
@@ -94,13 +102,49 @@ class ChatForm(_Base):
         choices = [
             {
                 "index": piece.index,
-                "message": {"role": "assistant", "content": piece.text, "refusal": None},
+                "message": self._message(piece),
                 "logprobs": self._logprobs(piece.tokens),
-                "finish_reason": piece.finish,
+                "finish_reason": self._finish(piece),
             }
             for piece in pieces
         ]
         return self._body(self.kind, choices) | {"usage": usage_form(usage)}
+
+    def _reader(self, index: int) -> CallReader:
+        return self._readers.setdefault(index, CallReader(self.tools))
+
+    def _finish(self, piece: Piece) -> str | None:
+        called = self._reader(piece.index).called is not None
+        return "tool_calls" if called and piece.finish == "stop" else piece.finish
+
+    def _delta(self, piece: Piece) -> dict[str, Any]:
+        reader = self._reader(piece.index)
+        part = reader.push(piece.text)
+        text = part.text + (reader.end().text if piece.finish else "")
+        if part.name is None and not part.arguments:
+            return {"content": text} if text or (piece.tokens and not self.tools) else {}
+        call: dict[str, Any] = {"index": 0, "function": {"arguments": part.arguments}}
+        if part.name is not None:
+            call |= {"id": self._call_id(piece.index), "type": "function"}
+            call["function"] = {"name": part.name, "arguments": part.arguments}
+        return {"tool_calls": [call]}
+
+    def _message(self, piece: Piece) -> dict[str, Any]:
+        reader = self._reader(piece.index)
+        part = reader.push(piece.text)
+        message = {"role": "assistant", "content": part.text + reader.end().text, "refusal": None}
+        if part.name is None:
+            return message
+        call = {
+            "id": self._call_id(piece.index),
+            "type": "function",
+            "function": {"name": part.name, "arguments": part.arguments},
+        }
+        return message | {"content": None, "tool_calls": [call]}
+
+    def _call_id(self, index: int) -> str:
+        """The same again when the same answer is read again."""
+        return f"call_{self.id.partition('-')[2]}{index}"
 
     def _logprobs(self, tokens: Sequence[Scored]) -> dict[str, Any] | None:
         return chat_logprobs(self.vocabulary, tokens) if self.scored else None

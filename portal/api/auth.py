@@ -1,4 +1,9 @@
-"""Who calls: a team's API key in the ``Authorization`` header, and how often it may."""
+"""Who calls: a team's API key in the ``Authorization`` header. What a key may not do ends here.
+
+Every route with ``auth=KeyAuth()`` passes through: is the key good (401), may it do this kind of
+thing (403), and not too often (429)? From here on the request acts for the key, so that jobs, down
+where they are made, are held to its models (403), its tokens a minute and its budget (429).
+"""
 
 from __future__ import annotations
 
@@ -10,10 +15,14 @@ from django.http import HttpRequest
 from ninja.security import HttpBearer
 
 from portal.accounts.models import User
+from portal.api import last_use, revocation
 from portal.api.errors import ApiError
+from portal.api.scopes import scope_of
+from portal.teams.keys import KeyRejected, open_key
 from portal.teams.models import ApiKey, Team
-from portal.teams.services import authenticate_key
-from portal.usage.limits import Allowance, RateLimited, acheck_key
+from portal.usage import acting
+from portal.usage.acting import Acting
+from portal.usage.limits import RateLimited, acheck_key, alook_at_tokens, headers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +30,30 @@ class Caller:
     key: ApiKey
     team: Team
     user: User
-    allowance: Allowance
+    acting: Acting
 
-    def headers(self) -> dict[str, str]:
-        """What is left of the key's requests, under OpenAI's names."""
-        return {
-            "x-ratelimit-limit-requests": str(self.allowance.limit),
-            "x-ratelimit-remaining-requests": str(self.allowance.remaining),
-            "x-ratelimit-reset-requests": f"{self.allowance.reset_after:.3f}s",
-        }
+    async def headers(self) -> dict[str, str]:
+        """What is left to the key now, of requests and of tokens."""
+        tokens = self.acting.tokens or await alook_at_tokens(self.key)
+        return headers_of(self.acting.requests, tokens)
 
 
 class KeyAuth(HttpBearer):
     """``Authorization: Bearer llm_…``; ``request.auth`` becomes a ``Caller``."""
 
     async def __call__(self, request: HttpRequest) -> Caller:
+        key = await self._key(request)
+        caller = Caller(key, key.team, key.created_by, Acting(key))
+        request.auth = caller  # type: ignore[attr-defined]  # its limits go onto refusals as well
+        self._check_scope(request, key)
+        await self._count(caller)
+        acting.act(caller.acting)
+        revocation.watch(request, key)
+        last_use.note(key)
+        return caller
+
+    @staticmethod
+    async def _key(request: HttpRequest) -> ApiKey:
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         secret = secret.strip()
         if scheme.lower() != "bearer" or not secret:
@@ -45,30 +63,46 @@ class KeyAuth(HttpBearer):
                 "Keys are made on the team's page.",
                 code="invalid_api_key",
             )
-        key = await database_sync_to_async(authenticate_key)(secret)
-        if key is None:
-            raise ApiError(
-                401,
-                "This API key is mistyped or revoked. Make a new one on the team's page.",
-                code="invalid_api_key",
-            )
-        return Caller(key, key.team, key.created_by, await self._allowance(key))
+        try:
+            key: ApiKey = await database_sync_to_async(open_key)(secret)
+        except KeyRejected as error:
+            raise rejected(error) from None
+        return key
 
     @staticmethod
-    async def _allowance(key: ApiKey) -> Allowance:
-        try:
-            return await acheck_key(key)
-        except RateLimited as error:
+    def _check_scope(request: HttpRequest, key: ApiKey) -> None:
+        match = request.resolver_match
+        scope = scope_of(match.route if match else "")
+        if scope not in key.scopes:
             raise ApiError(
-                429,
-                str(error),
-                code="rate_limit_exceeded",
-                headers={
-                    "Retry-After": str(error.retry_after),
-                    "x-ratelimit-limit-requests": str(error.limit),
-                    "x-ratelimit-remaining-requests": "0",
-                },
-            ) from error
+                403,
+                f"This API key lacks the scope '{scope}'; it has: {', '.join(key.scopes)}. Use "
+                "another key, or have this one changed on the team's page.",
+                code="insufficient_scope",
+            )
+
+    @staticmethod
+    async def _count(caller: Caller) -> None:
+        try:
+            caller.acting.requests = await acheck_key(caller.key)
+        except RateLimited as error:
+            caller.acting.requests = error.left
+            raise too_often(error) from error
 
     async def authenticate(self, request: HttpRequest, token: str) -> Any:  # pragma: no cover
         raise NotImplementedError("__call__ does it")
+
+
+def rejected(error: KeyRejected) -> ApiError:
+    return ApiError(401, str(error), code="invalid_api_key")
+
+
+def too_often(error: RateLimited) -> ApiError:
+    """A quota's refusal in OpenAI's words; the headers say how much there is."""
+    requests = error.left if error.kind == "key" else None
+    tokens = error.left if error.kind == "key_tokens" else None
+    headers = {"Retry-After": str(error.retry_after)} | headers_of(requests, tokens)
+    return ApiError(429, str(error), code="rate_limit_exceeded", headers=headers)
+
+
+KEY = KeyAuth()

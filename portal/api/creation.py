@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from channels.db import database_sync_to_async
 from django.db import transaction
 from django.http import HttpRequest
 
@@ -20,25 +21,37 @@ from portal.api.errors import ApiError
 from portal.api.following import Followed
 from portal.api.logprobs import Vocabulary
 from portal.api.schemas import ChatRequest, CompletionRequest, Request
+from portal.api.structured import Function
 from portal.catalogue.models import CatalogueModel
 from portal.jobs import services as jobs
-from portal.jobs.errors import IdempotencyConflict, InvalidRequest, JobRefused, ModelUnavailable
+from portal.jobs.errors import (
+    Forbidden,
+    IdempotencyConflict,
+    InvalidRequest,
+    JobRefused,
+    ModelUnavailable,
+)
 from portal.jobs.inputs import Input, tokenizer_of
 from portal.jobs.models import Job
 from portal.metrics import JOBS_REFUSED
+from portal.threads import in_thread
+from portal.usage.acting import acting
 from portal.usage.services import OverBudget
 
+T = TypeVar("T")
 SOURCE = "api"
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,120}")
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One job to make. ``echo``: repeat the prompt before the answer."""
+    """One job to make. ``echo``: repeat the prompt before the answer. ``guided``: the field that
+    the sampling's guide was made of."""
 
     input: Input
     sampling: Sampling
     echo: bool = False
+    guided: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +65,20 @@ class Ordered:
 
 def chat_order(body: ChatRequest) -> Order:
     messages = [message.plain() for message in body.messages]
-    return Order(jobs.ChatInput(messages), body.sampling())
+    offered = body.offered()
+    return Order(
+        jobs.ChatInput(messages, tools_of(offered)),
+        body.sampling(),
+        guided="tools" if offered else "response_format",
+    )
+
+
+def tools_of(functions: Sequence[Function]) -> list[dict[str, Any]]:
+    """As chat templates know them."""
+    return [
+        {"type": "function", "function": function.model_dump(exclude_none=True)}
+        for function in functions
+    ]
 
 
 def completion_orders(body: CompletionRequest) -> list[Order]:
@@ -71,28 +97,39 @@ def completion_orders(body: CompletionRequest) -> list[Order]:
 async def create(
     request: HttpRequest, caller: Caller, body: Request, orders: Sequence[Order], *, scored: bool
 ) -> Ordered:
-    """All the jobs or none; raises ``ApiError``.
+    """All the jobs or none; raises ``ApiError``."""
+    key = idempotency_key(request)
+    (parts, vocabulary), attachment = await shielded(
+        request,
+        in_thread(_create)(caller, body, orders, key, scored=scored),
+        lambda made: [part.job for part in made[0]],
+        returning=bool(key),
+    )
+    return Ordered(parts, vocabulary, attachment)
+
+
+async def shielded(
+    request: HttpRequest,
+    making: Awaitable[T],
+    jobs_of: Callable[[T], Sequence[Job]],
+    *,
+    returning: bool,
+) -> tuple[T, Attachment]:
+    """What ``making`` makes, and the tie between its jobs and the caller.
 
     The thread that writes rows cannot be stopped half-way, so a caller who leaves meanwhile leaves
     jobs behind when it is done: they are cancelled then.
     """
-    key = _idempotency_key(request)
     gone = watch(request)
-    making = asyncio.ensure_future(
-        database_sync_to_async(_create)(caller, body, orders, key, scored=scored)
-    )
+    task = asyncio.ensure_future(making)
     try:
-        parts, vocabulary = await asyncio.shield(making)
+        made = await asyncio.shield(task)
     except asyncio.CancelledError:
         with suppress(ApiError):
-            made, _ = await making
-            late = await Attachment.make(
-                [part.job for part in made], returning=bool(key), gone=gone
-            )
+            late = await Attachment.make(jobs_of(await task), returning=returning, gone=gone)
             late.leave()
         raise
-    attachment = await Attachment.make([part.job for part in parts], returning=bool(key), gone=gone)
-    return Ordered(parts, vocabulary, attachment)
+    return made, await Attachment.make(jobs_of(made), returning=returning, gone=gone)
 
 
 def _create(
@@ -122,7 +159,7 @@ def _create(
         raise refusal(error, body.model) from error
     count = body.n or 1
     parts = [
-        Followed(job, number * count, count, scored, _echoed(order, job, vocabulary))
+        Followed(job, number * count, count, scored, _echoed(order, job, vocabulary), order.guided)
         for number, (job, order) in enumerate(zip(made, orders, strict=True))
     ]
     return parts, vocabulary
@@ -137,9 +174,11 @@ def _echoed(order: Order, job: Job, vocabulary: Vocabulary) -> str | None:
 
 
 def listed_models() -> list[CatalogueModel]:
-    """The models that may serve, by id."""
+    """The models that may serve, and that the acting key may use, by id."""
     ready = CatalogueModel.objects.filter(state=CatalogueModel.State.READY)
-    return list(ready.exclude(placement=CatalogueModel.Placement.OFF).order_by("id"))
+    found = ready.exclude(placement=CatalogueModel.Placement.OFF).order_by("id")
+    key = acting()
+    return [model for model in found if key is None or key.allows(model.pk)]
 
 
 def no_such_model(model_id: str) -> ApiError:
@@ -165,13 +204,23 @@ def refusal(error: JobRefused | OverBudget, model: str) -> ApiError:
     status = 503
     if isinstance(error, IdempotencyConflict):
         status = 409
+    elif isinstance(error, Forbidden):
+        status = 403
     elif isinstance(error, InvalidRequest):
         status = 400
     param = "model" if isinstance(error, ModelUnavailable) else error.field
     return ApiError(status, error.message, code=error.code, param=param, headers=headers)
 
 
-def _idempotency_key(request: HttpRequest) -> str:
+def uuid_or_none(text: str) -> uuid.UUID | None:
+    """Ids come from outside in any shape; one that is no id is one that is not there."""
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
+def idempotency_key(request: HttpRequest) -> str:
     key = request.headers.get("Idempotency-Key", "")
     if key and not _IDEMPOTENCY_KEY.fullmatch(key):
         raise ApiError(

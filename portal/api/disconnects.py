@@ -38,3 +38,10 @@ def watch(request: HttpRequest) -> Callable[[], bool]:
     """Says later whether the caller of ``request`` went away. Without the middleware: always."""
     gone = getattr(request, "scope", {}).get(_FLAG)
     return lambda: gone is None or bool(gone)
+
+
+def marker(request: HttpRequest) -> Callable[[], None]:
+    """Treats the caller as gone, when called, though the connection stands. It does not hold on to
+    the request: an answer that nobody refers to any more has to be dropped at once."""
+    gone = getattr(request, "scope", {}).get(_FLAG)
+    return lambda: gone.append(True) if gone is not None else None

@@ -18,14 +18,17 @@ Step = Piece | Usage | reader.Notice
 
 FAILED_STATUS = {"worker_lost": 503, "model_unavailable": 503, "deadline": 504}
 """Statuses of a job that failed; a code that is not here, and not the caller's fault, is a 500."""
-CALLERS_FAULT = frozenset({"invalid_request", "context_length_exceeded", "too_large"})
+GUIDE_CODES = frozenset({"guide_unsupported", "guide_too_complex", "invalid_guide"})
+"""What a worker says of a guide that it can't follow."""
+CALLERS_FAULT = GUIDE_CODES | {"invalid_request", "context_length_exceeded", "too_large"}
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
     """One job of a request: its choices are ``first`` … ``first + count - 1`` of the answer.
 
-    ``echo`` is the prompt's text where the caller asked to have it repeated.
+    ``echo`` is the prompt's text where the caller asked to have it repeated; ``guided`` the field
+    that the answer's guide was made of.
     """
 
     job: Job
@@ -33,6 +36,7 @@ class Followed:
     count: int
     scored: bool
     echo: str | None = None
+    guided: str | None = None
 
 
 async def follow(part: Followed) -> AsyncGenerator[Step, None]:
@@ -54,13 +58,9 @@ async def follow(part: Followed) -> AsyncGenerator[Step, None]:
             yield event.usage
             return
         elif isinstance(event, Failed):
-            raise _failure(event)
+            raise failure(event, part.guided)
         elif isinstance(event, Cancelled):
-            raise ApiError(
-                409,
-                "The request was cancelled before it finished; send it again.",
-                code="cancelled",
-            )
+            raise failure(event)
 
 
 def _piece(part: Followed, event: Delta) -> Piece:
@@ -77,12 +77,14 @@ def _echo(part: Followed, scores: Sequence[TokenLogprob] | None) -> list[Piece]:
     return [Piece(part.first + index, part.echo or "", tokens) for index in range(part.count)]
 
 
-def _failure(event: Failed | Cancelled) -> ApiError:
+def failure(event: Failed | Cancelled, guided: str | None = None) -> ApiError:
+    """A job's bad end as an error; ``guided`` names the field that a guide was made of."""
     if isinstance(event, Cancelled):
         message = "The request was cancelled before it finished; send it again."
         return ApiError(409, message, code="cancelled")
     if event.code in CALLERS_FAULT:
-        return ApiError(400, event.message, code=event.code)
+        param = guided if event.code in GUIDE_CODES else None
+        return ApiError(400, event.message, code=event.code, param=param)
     status = FAILED_STATUS.get(event.code, 500)
     headers = {"Retry-After": "1"} if status == 503 else None
     return ApiError(status, event.message, code=event.code, headers=headers)

@@ -4,31 +4,47 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from channels.db import database_sync_to_async
 from django.http import HttpRequest, HttpResponseBase
+from ninja import Router
+from pydantic import BaseModel, ConfigDict
 
 from portal.api import creation
 from portal.api.answers import ChatForm, CompletionForm, Form
-from portal.api.auth import Caller, KeyAuth
+from portal.api.auth import KEY, Caller
 from portal.api.creation import Ordered
-from portal.api.dialect import api
+from portal.api.errors import ERRORS, ErrorBody
 from portal.api.schemas import ChatRequest, CompletionRequest, Request
 from portal.api.streaming import stream_response
 from portal.api.whole import whole_response
 from portal.catalogue.models import CatalogueModel
 
-KEY = KeyAuth()
+api = Router(tags=["OpenAI"])
+STREAMS = {"responses": {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}}
+"""For the description of a route that streams when it is asked to."""
 
 
-@api.get("/models", auth=KEY, summary="The models that can be asked")
+class Body(BaseModel):
+    """OpenAI's documentation says what is in it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    object: str
+
+
+ANSWERS: dict[Any, Any] = {200: Body, ERRORS: ErrorBody}
+
+
+@api.get("/models", auth=KEY, summary="The models that can be asked", response=ANSWERS)
 async def models(request: HttpRequest) -> dict[str, Any]:
     listed = await database_sync_to_async(creation.listed_models)()
     return {"object": "list", "data": [_model(model) for model in listed]}
 
 
-@api.get("/models/{path:model_id}", auth=KEY, summary="One model")
+@api.get("/models/{path:model_id}", auth=KEY, summary="One model", response=ANSWERS)
 async def model(request: HttpRequest, model_id: str) -> dict[str, Any]:
     listed = await database_sync_to_async(creation.listed_models)()
     for found in listed:
@@ -37,13 +53,22 @@ async def model(request: HttpRequest, model_id: str) -> dict[str, Any]:
     raise creation.no_such_model(model_id)
 
 
-@api.post("/chat/completions", auth=KEY, summary="Answer a conversation")
+@api.post(
+    "/chat/completions",
+    auth=KEY,
+    summary="Answer a conversation",
+    response=ANSWERS,
+    openapi_extra=STREAMS,
+)
 async def chat_completions(request: HttpRequest, body: ChatRequest) -> HttpResponseBase:
     orders = [creation.chat_order(body)]
-    return await _answer(request, body, orders, ChatForm, "chatcmpl", bool(body.logprobs))
+    form = partial(ChatForm, tools=[function.name for function in body.offered()])
+    return await _answer(request, body, orders, form, "chatcmpl", bool(body.logprobs))
 
 
-@api.post("/completions", auth=KEY, summary="Continue a text")
+@api.post(
+    "/completions", auth=KEY, summary="Continue a text", response=ANSWERS, openapi_extra=STREAMS
+)
 async def completions(request: HttpRequest, body: CompletionRequest) -> HttpResponseBase:
     orders = creation.completion_orders(body)
     return await _answer(request, body, orders, CompletionForm, "cmpl", body.logprobs is not None)

@@ -7,28 +7,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from inference_workers.contract import Sampling
+from inference_workers.contract import Guide, Sampling
+from portal.api.base import Strict, Text, TokenIds, example
+from portal.api.structured import ResponseFormat, Structured
+from portal.jobs import guides
+from portal.jobs.errors import InvalidRequest
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
     "function_call": ("none",),
     "functions": ([],),
-    "guided_json": (),
     "modalities": (["text"],),
-    "parallel_tool_calls": (True, False),
     "prediction": (),
     "prompt_cache_key": (),
     "reasoning_effort": (),
-    "response_format": ({"type": "text"},),
     "safety_identifier": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "verbosity": (),
     "web_search_options": (),
 }
@@ -40,16 +40,10 @@ COMPLETION_TOKENS = 16
 CHAT_TOKENS = 256
 """``max_tokens`` of a chat answer that names none."""
 
-Text = Annotated[str, Field(max_length=4_000_000)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=1_000_000)]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
 
 class StreamOptions(Strict):
     include_usage: bool = False
+    include_obfuscation: Literal[False] | None = None
 
 
 class Request(Strict):
@@ -73,6 +67,7 @@ class Request(Strict):
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] | None = None
     ignore_eos: bool | None = None
     seed: int | None = Field(default=None, ge=0, lt=2**63)
+    guided_regex: Text | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
@@ -108,6 +103,16 @@ class Request(Strict):
                 raise ValueError("a stop string has 1 to 256 characters, none of them NUL")
         return value
 
+    @field_validator("guided_regex")
+    @classmethod
+    def _short_enough(cls, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                guides.of_pattern(value)
+        except InvalidRequest as error:
+            raise ValueError(error.message) from None
+        return value
+
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> Request:
         if self.stream_options is not None and not self.stream:
@@ -117,6 +122,10 @@ class Request(Strict):
     @property
     def usage_wanted(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
+
+    def _guide(self, other: Guide | None) -> Guide | None:
+        """What the answer must match: a regular expression, or what ``other`` fields ask for."""
+        return other if self.guided_regex is None else guides.of_pattern(self.guided_regex)
 
     def _sampling(self, **extra: Any) -> Sampling:
         """The shared fields as the contract's; what the caller left out keeps its default."""
@@ -147,23 +156,78 @@ class TextPart(Strict):
     text: Text
 
 
+class CalledFunction(Strict):
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    arguments: Text
+
+
+class ToolCall(Strict):
+    """A call that an earlier answer made."""
+
+    id: Annotated[str, Field(max_length=128)]
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class ChatMessage(Strict):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
+    tool_call_id: Annotated[str, Field(max_length=128)] | None = Field(
+        default=None, validate_default=True
+    )
+    content: Text | list[TextPart] | None = Field(default=None, validate_default=True)
     name: None = None
+    # What answers carry, for clients that send them back as they are.
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
 
-    def plain(self) -> dict[str, str]:
-        """Role and text as chat templates know them: ``developer`` is the newer word for system."""
+    @field_validator("tool_calls")
+    @classmethod
+    def _assistants_call(
+        cls, value: list[ToolCall] | None, info: ValidationInfo
+    ) -> list[ToolCall] | None:
+        if value and info.data.get("role", "assistant") != "assistant":
+            raise ValueError("only an assistant's message has them")
+        return value or None
+
+    @field_validator("tool_call_id")
+    @classmethod
+    def _tools_answer(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if (info.data.get("role") == "tool") != (value is not None):
+            raise ValueError("a message of the role 'tool' has one, and no other has")
+        return value
+
+    @field_validator("content")
+    @classmethod
+    def _said(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None and not info.data.get("tool_calls"):
+            raise PydanticCustomError("missing", "Field required")
+        return value
+
+    def plain(self) -> dict[str, Any]:
+        """As chat templates know it: ``developer`` is the newer word for system."""
         text = (
-            self.content
-            if isinstance(self.content, str)
-            else "".join(part.text for part in self.content)
+            "".join(part.text for part in self.content)
+            if isinstance(self.content, list)
+            else self.content or ""
         )
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+        role = "system" if self.role == "developer" else self.role
+        message: dict[str, Any] = {"role": role, "content": text}
+        if self.tool_calls:
+            message["tool_calls"] = [call.model_dump() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        return message
 
 
-class ChatRequest(Request):
+class ChatRequest(Request, Structured):
     """``POST /v1/chat/completions``."""
+
+    model_config = example(
+        messages=[{"role": "user", "content": "Name three rivers."}], max_tokens=48, stream=True
+    )
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)]
     max_completion_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
@@ -174,6 +238,8 @@ class ChatRequest(Request):
     def _agree(self) -> ChatRequest:
         if self.top_logprobs and not self.logprobs:
             raise ValueError("'top_logprobs' needs 'logprobs': true")
+        if self.guided_regex is not None and (self.response_format or self.offered()):
+            raise ValueError("give 'guided_regex' or 'response_format' and 'tools', not both")
         if None not in (self.max_tokens, self.max_completion_tokens):
             raise ValueError("give 'max_completion_tokens' or the older 'max_tokens', not both")
         return self
@@ -182,16 +248,27 @@ class ChatRequest(Request):
         given = (self.max_completion_tokens, self.max_tokens)
         limit = next((value for value in given if value is not None), CHAT_TOKENS)
         return self._sampling(
-            max_tokens=limit, logprobs=(self.top_logprobs or 0) if self.logprobs else None
+            max_tokens=limit,
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            guide=self._guide(self.guide()),
         )
 
 
 class CompletionRequest(Request):
     """``POST /v1/completions``."""
 
+    model_config = example(prompt="English: Good morning.\nFrench:", max_tokens=24, stop=["\n"])
+
     prompt: Text | TokenIds | list[Text] | list[TokenIds]
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool | None = None
+    response_format: ResponseFormat | None = None
+
+    @model_validator(mode="after")
+    def _one_guide(self) -> CompletionRequest:
+        if self.guided_regex is not None and self.response_format is not None:
+            raise ValueError("give 'guided_regex' or 'response_format', not both")
+        return self
 
     @field_validator("prompt")
     @classmethod
@@ -215,4 +292,5 @@ class CompletionRequest(Request):
             max_tokens=COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens,
             logprobs=self.logprobs,
             prompt_logprobs=self.logprobs if self.echo else None,
+            guide=self._guide(self.response_format.guide() if self.response_format else None),
         )

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 KEEPALIVE_SECONDS = 15.0
 KEEPALIVE = b": keep-alive\n\n"
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 DONE = b"data: [DONE]\n\n"
 
 
@@ -28,15 +29,15 @@ def stream_response(
     form: Form, parts: Sequence[Followed], attachment: Attachment, *, usage_wanted: bool
 ) -> StreamingHttpResponse:
     """The answer of ``parts`` as it is made; the job stops when the reader leaves."""
-    frames = _attached(_frames(form, parts, usage_wanted), attachment)
+    frames = attached(_frames(form, parts, usage_wanted), attachment)
     return StreamingHttpResponse(
         frames,
         content_type="text/event-stream; charset=utf-8",
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        headers=STREAM_HEADERS,
     )
 
 
-async def _attached(
+async def attached(
     frames: AsyncGenerator[bytes, None], attachment: Attachment
 ) -> AsyncIterator[bytes]:
     try:
@@ -81,7 +82,9 @@ def _piece_frames(form: Form, piece: Piece, opened: set[int]) -> Iterator[bytes]
         if head is not None:
             yield _frame(head)
     if piece.text or piece.tokens or piece.finish:
-        yield _frame(form.chunk(piece))
+        chunk = form.chunk(piece)
+        if chunk is not None:
+            yield _frame(chunk)
 
 
 def _frame(body: dict[str, Any]) -> bytes:

@@ -41,6 +41,20 @@ class CatalogueModel(models.Model):
     licence_url = models.URLField(blank=True)
     kind = models.CharField(max_length=12, choices=Kind)
     source = models.CharField(max_length=300)
+    price_input = models.DecimalField(
+        max_digits=12,
+        decimal_places=4,
+        null=True,
+        blank=True,
+        help_text="Of a million prompt tokens; empty: no price.",
+    )
+    price_output = models.DecimalField(
+        max_digits=12,
+        decimal_places=4,
+        null=True,
+        blank=True,
+        help_text="Of a million generated tokens; empty: no price.",
+    )
     builtin = models.BooleanField(default=False, help_text="Comes with the program.")
     commit = models.CharField(max_length=64, blank=True, help_text="The exact one it resolved to.")
     digest = models.CharField(max_length=80, blank=True)
@@ -119,3 +133,8 @@ class CatalogueModel(models.Model):
         change = self.perplexity_change
         found = self.figures.get("perplexity", {}).items()
         return [(name, value, change.get(name)) for name, value in found]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether ``source`` is a path on this server, which is for operators' eyes."""
+        return self.source.startswith("/")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
@@ -32,6 +33,9 @@ from portal.config import MODEL_ID
 Kind = CatalogueModel.Kind
 Placement = CatalogueModel.Placement
 State = CatalogueModel.State
+
+PRICE_LIMIT = 10_000_000
+PRICE_STEP = Decimal("0.0001")
 
 SOURCE = re.compile(r"echo|pypi:[a-z0-9][a-z0-9._-]*|hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|/[^\0]+")
 
@@ -148,6 +152,32 @@ def place(*, model: CatalogueModel, placement: str, actor: User | None = None) -
             changes = {"placement": (model.placement, placement)}
             audit.record(actor=actor, action="update", instance=model, changes=changes)
     model.placement = placement
+
+
+def set_price(
+    *,
+    model: CatalogueModel,
+    price_input: Decimal | None,
+    price_output: Decimal | None,
+    actor: User | None = None,
+) -> None:
+    """What a million tokens cost, in the house's currency, for showing costs; ``None``: no price.
+
+    Raises ``BadModel``.
+    """
+    prices = {"price_input": price_input, "price_output": price_output}
+    for name, price in prices.items():
+        if price is not None and not (price.is_finite() and 0 <= price < PRICE_LIMIT):
+            raise BadModel(f"{name} must be a number from 0 to {PRICE_LIMIT:,}, not {price}.")
+    rounded = {name: price and price.quantize(PRICE_STEP) for name, price in prices.items()}
+    with transaction.atomic():
+        row = every_model().select_for_update().filter(pk=model.pk).first()
+        if row is None:
+            raise BadModel(f"{model.id} was removed meanwhile.")
+        changes = {n: (getattr(row, n), p) for n, p in rounded.items() if getattr(row, n) != p}
+        if changes:
+            every_model().filter(pk=model.pk).update(**rounded)
+            audit.record(actor=actor, action="update", instance=row, changes=changes)
 
 
 def remove_model(*, model: CatalogueModel, actor: User | None = None) -> None:

@@ -13,6 +13,7 @@ from portal.conversations.models import Conversation, Message
 from portal.jobs import selectors as jobs
 from portal.jobs.models import Job
 from portal.jobs.viewer import Viewer
+from portal.teams.models import Team
 
 LISTED = 100
 
@@ -20,7 +21,7 @@ LISTED = 100
 def visible_to(viewer: Viewer, *, deleted: bool = False) -> QuerySet[Conversation]:
     """A user's own, in teams that the user still belongs to; a visitor's of the session."""
     if viewer.user is not None:
-        mine = Q(user=viewer.user, team__memberships__user=viewer.user)
+        mine = Q(user=viewer.user, team__memberships__user=viewer.user, team__delete_at=None)
     elif viewer.session:
         mine = Q(user=None, session=viewer.session)
     else:
@@ -36,9 +37,14 @@ def conversation_for(
     return found.get(pk=conversation_id)
 
 
-def listing(viewer: Viewer, search: str = "") -> list[dict[str, Any]]:
-    """Title and date, the newest first; with ``search``, those that say it anywhere."""
+def listing(viewer: Viewer, search: str = "", *, team: Team | None = None) -> list[dict[str, Any]]:
+    """Title and date, the newest first; with ``search``, those that say it anywhere.
+
+    With ``team`` only that team's.
+    """
     found = visible_to(viewer)
+    if team is not None:
+        found = found.filter(team=team)
     wanted = " ".join(search.replace("\0", "").split())[:200]
     wanted = wanted.encode(errors="ignore").decode()
     if wanted:

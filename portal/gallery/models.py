@@ -7,6 +7,7 @@ import uuid
 from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
+from django.db.models import Q
 from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
@@ -92,6 +93,14 @@ class AppRun(models.Model):
     kind = models.CharField(max_length=8, choices=Kind)
     inputs = models.JSONField()
     created_at = models.DateTimeField(auto_now_add=True)
+    dropped_at = models.DateTimeField(null=True, help_text="When the inputs were dropped.")
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["team", "created_at"], condition=Q(dropped_at=None), name="runs_kept"
+            )
+        ]
 
     def __str__(self) -> str:
         return self.id.hex

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from inference_workers.contract import Sampling
+from portal.jobs import guides
 from portal.jobs.errors import InvalidRequest
 
 STOP_CHARACTERS = 256
@@ -49,6 +50,9 @@ def read_sampling(given: Sampling | Mapping[str, Any], *, vocab_size: int) -> Sa
         raise _refusal(error) from None
     _check_stop(sampling)
     _check_ids(sampling, vocab_size)
+    if sampling.guide is not None:
+        clean_text(sampling.guide.text, "guide")
+        guides.check(sampling.guide)
     if "max_tokens" in values and sampling.min_tokens > sampling.max_tokens:
         raise InvalidRequest("min_tokens", "min_tokens must not be above max_tokens.")
     return sampling

@@ -3,6 +3,7 @@
 JobRefused
 ├── InvalidRequest          the request can't be served as it is; ``field`` says what to change
 │   └── IdempotencyConflict the same key came with another request
+├── Forbidden               the API key in whose name it was asked may not do that
 ├── ModelUnavailable        the model is known, but nothing may serve it now
 ├── QueueFull               too many wait already; ``retry_after`` seconds
 └── Unavailable             the queue can't be reached; ``retry_after`` seconds
@@ -43,6 +44,11 @@ class IdempotencyConflict(InvalidRequest):
             "This idempotency key was used for another request. Use a new key.",
             "idempotency_conflict",
         )
+
+
+class Forbidden(JobRefused):
+    code = "model_not_allowed"
+    field = "model"
 
 
 class ModelUnavailable(JobRefused):

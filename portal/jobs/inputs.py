@@ -12,6 +12,7 @@ from typing import Any
 from llmasos.errors import ChatTemplateError, TokenizerError
 from llmasos.text.chat import render_chat, render_transcript, text_of
 from llmasos.text.tokenizer import Tokenizer
+from llmasos.text.tools import spelled_out, takes_tools
 from portal.catalogue.models import CatalogueModel
 from portal.catalogue.selectors import prepared_folder
 from portal.jobs.checks import clean_text
@@ -30,9 +31,10 @@ class TextInput:
 
 @dataclass(frozen=True, slots=True)
 class ChatInput:
-    """Messages with ``role`` and ``content``."""
+    """Messages with ``role`` and ``content``, and the tools that the answer may call."""
 
     messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def read_input(given: Input, *, model: CatalogueModel) -> Prompt:
         if not given.text:
             raise InvalidRequest("prompt", "The prompt is empty. Write something.", "empty_prompt")
         return Prompt(_encode(clean_text(given.text, "prompt"), model, "prompt"))
-    return _chat(given.messages, model)
+    return _chat(given.messages, given.tools, model)
 
 
 def count_tokens(text: str, *, model: CatalogueModel) -> int:
@@ -85,7 +87,11 @@ def tokenizer_of(model: CatalogueModel) -> Tokenizer:
         ) from error
 
 
-def _chat(messages: Sequence[Mapping[str, Any]], model: CatalogueModel) -> Prompt:
+def _chat(
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    model: CatalogueModel,
+) -> Prompt:
     try:
         texts = [text_of(message) for message in messages]
         _check_size(texts, "messages")
@@ -96,10 +102,13 @@ def _chat(messages: Sequence[Mapping[str, Any]], model: CatalogueModel) -> Promp
                                  "empty_prompt")  # fmt: skip
         template = _template(model)
         if template is None:
-            transcript = render_transcript(messages)
+            transcript = render_transcript(spelled_out(messages, tools))
             return Prompt(_encode(transcript.text, model, "messages"), transcript.stop)
         source, bos, eos = template
-        rendered = render_chat(source, messages, bos=bos, eos=eos)
+        if takes_tools(source):
+            rendered = render_chat(source, messages, bos=bos, eos=eos, tools=tools)
+        else:
+            rendered = render_chat(source, spelled_out(messages, tools), bos=bos, eos=eos)
     except ChatTemplateError as error:
         raise InvalidRequest("messages", error.message, error.code) from error
     return Prompt(_encode(rendered, model, "messages"))

@@ -55,6 +55,10 @@ class Job(models.Model):
     last_token_at = models.DateTimeField(null=True)
     recorded_at = models.DateTimeField(null=True)
 
+    fleeting = models.BooleanField(default=False, help_text="Its team keeps nothing once read.")
+    read_at = models.DateTimeField(null=True, help_text="When a fleeting job's end was read.")
+    dropped_at = models.DateTimeField(null=True, help_text="When prompt and result were dropped.")
+
     class Meta:
         constraints = [
             models.UniqueConstraint(
@@ -66,6 +70,14 @@ class Job(models.Model):
         indexes = [
             models.Index(fields=["team", "-queued_at"]),
             models.Index(fields=["queued_at"], condition=Q(state="open"), name="jobs_unfinished"),
+            models.Index(
+                fields=["team", "recorded_at"], condition=Q(dropped_at=None), name="jobs_kept"
+            ),
+            models.Index(
+                fields=["read_at"],
+                condition=Q(fleeting=True, dropped_at=None),
+                name="jobs_fleeting",
+            ),
         ]
 
     def __str__(self) -> str:

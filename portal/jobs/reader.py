@@ -14,18 +14,23 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import structlog
+from django.db import DatabaseError
 from redis.exceptions import RedisError
 
 from inference_workers.contract import Entry
 from inference_workers.queue import JobState, Keys, Loading
-from portal.jobs import archive, links
+from portal.jobs import archive, links, retention
 from portal.jobs.models import Job
+from portal.jobs.services import note_read
 from portal.jobs.tail import READ_COUNT, Tail, hub
 from portal.metrics import STREAMS
 from portal.threads import in_thread
 
 FIRST_NOTICE_S = 0.06
 NOTICE_S = 0.5
+logger = structlog.get_logger(__name__)
+_noting: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ async def events(job: Job, after: int = 0) -> AsyncGenerator[Entry | Notice]:
     with STREAMS.track_inprogress():
         if job.state != Job.State.OPEN:
             for entry in await _recorded(job.pk, after) or ():
+                _note_end(job, entry)
                 yield entry
             return
         async with (
@@ -53,7 +59,23 @@ async def events(job: Job, after: int = 0) -> AsyncGenerator[Entry | Notice]:
             aclosing(_follow(job, tail, after)) as items,
         ):
             async for item in items:
+                _note_end(job, item)
                 yield item
+
+
+def _note_end(job: Job, item: Entry | Notice) -> None:
+    """Before it is handed over, because a reader who has the end doesn't come back to us."""
+    if job.fleeting and isinstance(item, Entry) and item.terminal:
+        task = asyncio.get_running_loop().create_task(_note_read(job))
+        _noting.add(task)
+        task.add_done_callback(_noting.discard)
+
+
+async def _note_read(job: Job) -> None:
+    try:
+        await in_thread(note_read)(job=job)
+    except DatabaseError as error:  # it goes when its time is up
+        logger.warning("read_not_noted", job=job.pk.hex, error=str(error))
 
 
 async def _follow(job: Job, tail: Tail, cursor: int) -> AsyncGenerator[Entry | Notice]:
@@ -140,8 +162,10 @@ async def _notice(job: Job, state: JobState) -> Notice | None:
 @in_thread
 def _recorded(pk: uuid.UUID, after: int) -> list[Entry] | None:
     """The rest of a recorded log; ``None`` while the job is open. A deleted job has none."""
-    row = Job.objects.filter(pk=pk).values_list("state", "log").first()
+    row = Job.objects.filter(pk=pk).values_list("state", "log", "dropped_at").first()
     if row is None:
         return []
-    state, blob = row
+    state, blob, dropped_at = row
+    if dropped_at is not None:
+        return [retention.gone(after, dropped_at)]
     return None if state == Job.State.OPEN else list(archive.unpack(blob, after))

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from redis.exceptions import RedisError
 
 from inference_workers.contract import Entry
@@ -21,7 +21,8 @@ from portal.threads import in_thread
 def visible_to(viewer: Viewer) -> QuerySet[Job]:
     """Jobs of the viewer's teams; a visitor's are those of the own session."""
     if viewer.user is not None:
-        return Job.objects.filter(team__memberships__user=viewer.user)
+        jobs = Job.objects.filter(team__memberships__user=viewer.user, team__delete_at=None)
+        return jobs if viewer.team is None else jobs.filter(team=viewer.team)
     if viewer.session:
         return Job.objects.filter(team__kind=Team.Kind.ANONYMOUS, session=viewer.session)
     return Job.objects.none()
@@ -39,6 +40,24 @@ def job_for(viewer: Viewer, job_id: str | uuid.UUID) -> Job:
 ajob_for = in_thread(job_for)
 
 
+def page(
+    viewer: Viewer, *, limit: int, before: str | None = None, state: str | None = None
+) -> list[Job]:
+    """The newest ``limit`` jobs, older than ``before``, without their prompts and logs.
+
+    Raises ``Job.DoesNotExist`` where ``before`` is none of the viewer's.
+    """
+    rows = visible_to(viewer).defer("input_ids", "prefixes", "log")
+    if before is not None:
+        last = job_for(viewer, before)
+        rows = rows.filter(
+            Q(queued_at__lt=last.queued_at) | Q(queued_at=last.queued_at, pk__lt=last.pk)
+        )
+    if state is not None:
+        rows = rows.filter(state=state)
+    return list(rows.order_by("-queued_at", "-pk")[:limit])
+
+
 def still_visible(viewer: Viewer, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Which of the jobs the viewer may see now."""
     return set(visible_to(viewer).filter(pk__in=job_ids).values_list("pk", flat=True))
@@ -47,6 +66,9 @@ def still_visible(viewer: Viewer, job_ids: Collection[uuid.UUID]) -> set[uuid.UU
 def entries(job: Job, after: int = 0) -> list[Entry]:
     """A recorded job's log; empty while the job is open."""
     return list(archive.unpack(job.log, after))
+
+
+text_of = archive.text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +81,22 @@ class Said:
 
 def said(job: Job, choice: int = 0) -> Said:
     """What a job has said by now; of an open one, what Redis has of it."""
-    found = entries(job) if job.state != Job.State.OPEN else _logged(job)
+    found = log_of(job)
     return Said(archive.text_of(found, choice), found[-1].seq if found else 0)
 
 
-def _logged(job: Job) -> list[Entry]:
+def outputs(job: Job) -> tuple[list[str], int]:
+    """What each choice has said by now, and the number of the last entry that was read for it."""
+    found = log_of(job)
+    count = int(job.sampling.get("n", 1))
+    texts = [archive.text_of(found, choice) for choice in range(count)]
+    return texts, found[-1].seq if found else 0
+
+
+def log_of(job: Job) -> list[Entry]:
+    """A job's whole log; of an open one, what Redis has of it."""
+    if job.state != Job.State.OPEN:
+        return entries(job)
     try:
         return list(archive.whole(links.log(), job.pk.hex))
     except (RedisError, OSError):

@@ -17,6 +17,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 from redis.exceptions import RedisError
 
 from inference_workers.contract import Sampling
@@ -26,6 +27,7 @@ from portal.catalogue.models import CatalogueModel
 from portal.catalogue.selectors import NotPlaced, UnknownModel, servable
 from portal.jobs import checks, dispatch, links
 from portal.jobs.errors import (
+    Forbidden,
     IdempotencyConflict,
     InvalidRequest,
     ModelUnavailable,
@@ -36,8 +38,10 @@ from portal.jobs.inputs import ChatInput, Input, TextInput, TokenInput, read_inp
 from portal.jobs.models import Job
 from portal.metrics import JOBS_CREATED
 from portal.teams.models import Team
+from portal.usage.acting import acting
+from portal.usage.limits import check_tokens
 from portal.usage.policy import worst_case
-from portal.usage.services import OverBudget, reserve
+from portal.usage.services import OverBudget, check_budget, reserve
 
 __all__ = ["ChatInput", "TextInput", "TokenInput", "cancel_job", "create_job"]
 
@@ -54,6 +58,12 @@ class Draft:
 
     team: Team
     job: Job
+
+    def worst_case(self) -> int:
+        """The most that it can be billed, in tokens."""
+        sampling = Sampling.model_validate(self.job.sampling)
+        prompt = len(self.job.input_ids)
+        return worst_case(prompt_tokens=prompt, max_tokens=sampling.max_tokens, n=sampling.n)
 
 
 def create_job(
@@ -78,7 +88,8 @@ def create_job(
     again gives the same job.
 
     Raises:
-        InvalidRequest, IdempotencyConflict, ModelUnavailable, QueueFull, Unavailable, OverBudget.
+        InvalidRequest, IdempotencyConflict, Forbidden, ModelUnavailable, QueueFull, Unavailable,
+        OverBudget, RateLimited.
     """
     draft = prepare_job(
         team=team,
@@ -121,6 +132,7 @@ def prepare_job(
                                      _plain(sampling)]) if key else ""  # fmt: skip
     if key and (found := _of_key(team, key, digest)):
         return found
+    _check_allowed(model)
     served = _servable(model)
     checks.check_seed(seed)
     read = checks.read_sampling(sampling, vocab_size=served.vocab_size)
@@ -145,8 +157,33 @@ def prepare_job(
         deadline=deadline or time.time() + DEADLINE_S,
         idempotency_key=key,
         request_digest=digest,
+        fleeting=team.retention_days == 0,
     )
-    return Draft(team=team, job=job)
+    draft = Draft(team=team, job=job)
+    return _afford(draft) or draft
+
+
+def _check_allowed(model: str) -> None:
+    """Whether the API key that acts, if one does, may use the model."""
+    found = acting()
+    if found is not None and not found.allows(model):
+        allowed = ", ".join(found.key.allowed_models)
+        raise Forbidden(f"This API key may not use {model[:64]!r}. It may use: {allowed}.")
+
+
+def _afford(draft: Draft) -> Job | None:
+    """Look at budget and rate before anything is written; the job, if its key got one meanwhile."""
+    tokens = draft.worst_case()
+    try:
+        check_budget(team=draft.team, tokens=tokens)
+    except OverBudget:
+        found = _of_key(draft.team, draft.job.idempotency_key, draft.job.request_digest)
+        if found is None:
+            raise
+        return found
+    if found_acting := acting():
+        found_acting.tokens = check_tokens(found_acting.key, tokens)
+    return None
 
 
 def submit_job(draft: Draft) -> Job:
@@ -155,15 +192,16 @@ def submit_job(draft: Draft) -> Job:
     The answer is another job than the draft's when the same key came twice at once.
     """
     job = draft.job
-    sampling = Sampling.model_validate(job.sampling)
-    tokens = worst_case(
-        prompt_tokens=len(job.input_ids), max_tokens=sampling.max_tokens, n=sampling.n
-    )
     try:
         with transaction.atomic():
             job.save(force_insert=True)
             reserve(
-                team=draft.team, job_id=job.pk, tokens=tokens, model=job.model_id, source=job.source
+                team=draft.team,
+                job_id=job.pk,
+                tokens=draft.worst_case(),
+                model=job.model_id,
+                source=job.source,
+                user=job.user,
             )
             transaction.on_commit(lambda: _submitted(job))
     except (IntegrityError, OverBudget):
@@ -194,14 +232,22 @@ def cancel_job(*, job: Job) -> CancelResult:
 
 
 def check_queue(model: str) -> None:
-    """Refuse while the queue is full or away, before any work is done. Raises as it says."""
+    """Refuse while the queue is full or away, or no worker can come, before any work is done.
+    Raises as it says."""
     try:
         queue = links.queue()
-        if queue.depth(model) < settings.LLMASOS.queue_limit:
+        depth, unplaced = queue.outlook(model)
+        if depth < settings.LLMASOS.queue_limit and not unplaced:
             return
         wait = queue.wait(model)
     except (RedisError, OSError) as error:
         raise Unavailable("The queue can't be reached. Try again in a moment.") from error
+    if unplaced:
+        raise ModelUnavailable(
+            f"No worker can be started for {model} here: there is no memory for it, or its files "
+            "can't be loaded. Choose another model. An operator sees the reason where manage.py up "
+            "runs, and makes room with: manage.py models place MODEL off"
+        )
     raise QueueFull(
         f"Too many requests wait for {model}. Try again in a moment.",
         retry_after=max(1, min(LONGEST_WAIT_S, round(wait / 4))),
@@ -258,3 +304,9 @@ def _partition(
     rest = length - sum(count for _, count in shared)
     own = f"session:{hashlib.sha256(session.encode()).hexdigest()}" if session else ""
     return [*shared, (own or f"team:{team.pk.hex}", rest)] if rest else shared
+
+
+def note_read(*, job: Job) -> bool:
+    """A fleeting job's end was handed to a reader: it may go now."""
+    unread = Job.objects.filter(pk=job.pk, fleeting=True, read_at=None)
+    return bool(unread.update(read_at=timezone.now()))

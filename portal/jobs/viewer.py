@@ -10,16 +10,21 @@ from typing import Any
 from django.contrib.auth.models import AnonymousUser
 
 from portal.accounts.models import User
+from portal.teams.models import Team
 
 SESSION_VISITOR = "visitor"
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """``user`` is an active user or ``None``; then ``session`` is the visitor's name, or empty."""
+    """``user`` is an active user or ``None``; then ``session`` is the visitor's name, or empty.
+
+    With a ``team`` the user sees that team's alone: an API key reaches no further.
+    """
 
     user: User | None = None
     session: str = ""
+    team: Team | None = None
 
 
 def viewer_of(

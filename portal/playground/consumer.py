@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from channels.generic.websocket import AsyncWebsocketConsumer
 
-from portal.jobs.viewer import viewer_of
+from portal.jobs.tickets import redeem
+from portal.jobs.viewer import Viewer, viewer_of
 from portal.playground.guard import GROUP, Guarded, guard
+from portal.playground.origin import ticket_of
 from portal.playground.stream import Multiplexer
 from portal.threads import in_thread
 
@@ -21,13 +24,25 @@ class JobsConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     groups = [GROUP]
 
     async def connect(self) -> None:
-        scope: dict[str, Any] = self.scope
-        viewer = await in_thread(viewer_of)(scope["user"], scope["session"])
+        found = await self._caller()
+        if found is None:
+            await self.close()
+            return
+        viewer, session, key = found
         self.stream = Multiplexer(viewer, self._send_text)
-        key = scope["session"].session_key or ""
-        self.guarded = Guarded(viewer, key, self.stream.watched, self._end)
+        self.guarded = Guarded(viewer, session, self.stream.watched, self._end, key)
         await self.accept()
         guard().add(self.guarded)
+
+    async def _caller(self) -> tuple[Viewer, str, UUID | None] | None:
+        """Whoever came with a ticket is its key's maker, whatever the cookies say."""
+        scope: dict[str, Any] = self.scope
+        ticket = ticket_of(scope)
+        if ticket is None:
+            viewer = await in_thread(viewer_of)(scope["user"], scope["session"])
+            return viewer, scope["session"].session_key or "", None
+        redeemed = await in_thread(redeem)(ticket)
+        return None if redeemed is None else (redeemed[0], "", redeemed[1])
 
     async def _send_text(self, text: str) -> None:
         await self.send(text_data=text)

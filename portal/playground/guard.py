@@ -1,4 +1,5 @@
-"""Open sockets obey sign-in: whoever signs out, is disabled or leaves a team stops reading.
+"""Open sockets obey sign-in: whoever signs out, is disabled, leaves a team or loses the key stops
+reading.
 
 One loop per process asks the database about all open sockets together, every ``CHECK_S``; a notice
 through the channel layer (a sign-out, say) makes it look at once. What it finds closes sockets.
@@ -23,6 +24,7 @@ from django.utils.crypto import constant_time_compare
 from portal.accounts.models import User
 from portal.jobs.selectors import still_visible
 from portal.jobs.viewer import SESSION_VISITOR, Viewer
+from portal.teams.services import live_keys
 from portal.threads import in_thread
 
 CHECK_S = 0.4
@@ -32,12 +34,14 @@ logger = structlog.get_logger(__name__)
 
 @dataclass(eq=False, slots=True)
 class Guarded:
-    """An open socket: who opened it in which session, what it reads, and how to end it."""
+    """An open socket: who opened it, in which session or by which key, what it reads, and how to
+    end it."""
 
     viewer: Viewer
     session_key: str
     watched: Callable[[], set[uuid.UUID]]
     end: Callable[[], Awaitable[None]]
+    api_key: uuid.UUID | None = None
 
 
 class Guard:
@@ -70,7 +74,7 @@ class Guard:
             await self._check()
 
     async def _check(self) -> None:
-        asked = [(s, s.viewer, s.session_key, s.watched()) for s in self._sockets]
+        asked = [(s, s.viewer, s.session_key, s.api_key, s.watched()) for s in self._sockets]
         try:
             bad = await _find_bad([what[1:] for what in asked])
         except DatabaseError as error:
@@ -80,18 +84,20 @@ class Guard:
             await asked[index][0].end()
 
 
-Asked = tuple[Viewer, str, set[uuid.UUID]]
+Asked = tuple[Viewer, str, uuid.UUID | None, set[uuid.UUID]]
 
 
 @in_thread
 def _find_bad(asked: list[Asked]) -> list[int]:
     """Which of them may not go on, by their place."""
-    sessions = _sessions(key for _, key, _ in asked)
-    users = User.objects.in_bulk([v.user.pk for v, _, _ in asked if v.user is not None])
+    sessions = _sessions(session for _, session, _, _ in asked)
+    users = User.objects.in_bulk([v.user.pk for v, _, _, _ in asked if v.user is not None])
+    by_key = {key for _, _, key, _ in asked if key is not None}
+    live = live_keys(by_key) if by_key else set()
     return [
         index
-        for index, (viewer, key, jobs) in enumerate(asked)
-        if not _holds(viewer, sessions.get(key), users)
+        for index, (viewer, session, key, jobs) in enumerate(asked)
+        if not (_holds(viewer, sessions.get(session), users) if key is None else key in live)
         or (jobs and still_visible(viewer, jobs) != jobs)
     ]
 

@@ -1,14 +1,15 @@
 """A browser's socket must come from our own pages: cookies travel with sockets of any page.
 
 Browsers always send ``Origin`` with a WebSocket, and no page can forge it. Absent, ``null`` and
-foreign ones are refused with 403 before anything is accepted.
+foreign ones are refused with 403 before anything is accepted. A socket that comes with a ticket is
+let through: its cookies don't count (``portal.playground.consumer``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from channels.security.websocket import WebsocketDenier
 from django.conf import settings
@@ -28,10 +29,16 @@ class SameOrigin:
         headers = {name.lower(): value for name, value in scope.get("headers", ())}
         origin = headers.get(b"origin", b"").decode("latin-1")
         host = headers.get(b"host", b"").decode("latin-1")
-        if not is_ours(origin, host):
+        if ticket_of(scope) is None and not is_ours(origin, host):
             denier: Application = WebsocketDenier()
             return await denier(scope, receive, send)
         return await self._application(scope, receive, send)
+
+
+def ticket_of(scope: Mapping[str, Any]) -> str | None:
+    """The ticket in the socket's address, however bad; ``None`` where there is none."""
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    return query["ticket"][0] if "ticket" in query else None
 
 
 def is_ours(origin: str, host: str) -> bool:

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.http.request import RawPostDataException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from portal.jobs import guides
 from portal.jobs.checks import clean_text
 from portal.jobs.errors import InvalidRequest
 
@@ -35,10 +36,18 @@ class GenerationSettings(Body):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     system: str = ""
+    json_schema: str = ""
 
     def sampling(self) -> dict[str, Any]:
-        """As ``create_job`` takes it: what was not set is left to its default."""
-        return self.model_dump(exclude={"seed", "system"}, exclude_none=True)
+        """As ``create_job`` takes it: what was not set is left to its default.
+
+        Raises:
+            InvalidRequest: the JSON schema is none.
+        """
+        found = self.model_dump(exclude={"seed", "system", "json_schema"}, exclude_none=True)
+        if self.json_schema.strip():
+            found["guide"] = guides.of_schema(self.json_schema, "json_schema").model_dump()
+        return found
 
 
 class NewConversation(Body):

@@ -30,6 +30,7 @@ WINDOW = 256
 MAX_WATCHES = 64
 MAX_MESSAGE = 4096
 MAX_SEQ = 2**53
+KINDS = ("watch", "ack", "unwatch", "cancel", "ping")
 logger = structlog.get_logger(__name__)
 acancel_job = in_thread(cancel_job)
 Send = Callable[[str], Awaitable[None]]
@@ -74,7 +75,7 @@ class Multiplexer:
         kind = message.get("type")
         if kind == "ping":
             return await self._say({"type": "pong"})
-        if kind not in ("watch", "ack", "unwatch", "cancel"):
+        if kind not in KINDS:
             raise Complaint("unknown_type", "type is watch, ack, unwatch, cancel or ping.")
         job = _job_id(message)
         if kind == "watch":

@@ -62,7 +62,7 @@ def _page(request: HttpRequest, conversation: Conversation | None) -> HttpRespon
     state = {
         "models": _models(),
         "conversation": selectors.describe(conversation) if conversation else None,
-        "conversations": selectors.listing(viewer),
+        "conversations": selectors.listing(viewer, team=current_team(request)),
         "settings": conversation.settings if conversation else {},
         "examples": _examples(),
         "user": {"signed_in": viewer.user is not None},
@@ -88,7 +88,9 @@ def _examples() -> list[Any]:
 def conversations(request: HttpRequest) -> HttpResponse:
     """List and search; begin one."""
     if request.method == "GET":
-        found = selectors.listing(_viewer(request), request.GET.get("q", ""))
+        found = selectors.listing(
+            _viewer(request), request.GET.get("q", ""), team=current_team(request)
+        )
         return JsonResponse({"conversations": found})
     body = read_body(request, NewConversation)
     made = services.begin(

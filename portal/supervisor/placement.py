@@ -78,6 +78,12 @@ def decide(
     return Decision(run=(*run, *kept), refused=tuple(refused))
 
 
+def unplaceable(models: Sequence[Wanted], *, budget: int) -> tuple[str, ...]:
+    """The on-demand models that have no room beside the ``always`` ones, whoever else stops."""
+    room = budget - sum(cost(model.bytes) for model in models if model.always)
+    return tuple(m.id for m in models if not m.always and cost(m.bytes) > room)
+
+
 def threads(cores: int, workers: int) -> int:
     """Cores for each of so many workers."""
     return max(1, cores // max(1, workers))

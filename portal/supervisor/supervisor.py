@@ -24,6 +24,7 @@ from django.conf import settings
 from inference_workers.queue import Leases, connect
 from portal.supervisor import guard, tree
 from portal.supervisor.children import Child, Say, Spec, describe_end
+from portal.supervisor.lives import EXIT_REFUSED
 from portal.supervisor.lock import Lock
 from portal.supervisor.placement import decide
 from portal.supervisor.watch import View, Watch
@@ -165,6 +166,8 @@ class Supervisor:
         if child.spec.worker_of and not expected:
             self._report_dead(tree.worker_name(child.spec.worker_of))
         delay = child.life.ended(code, time.monotonic())
+        if child.spec.worker_of and code == EXIT_REFUSED and self._watch:
+            self._watch.refused.add(child.spec.worker_of)
         if delay is None:
             if not self._stopping:
                 self._say(f"{child.spec.name} is stopped.")
@@ -203,6 +206,8 @@ class Supervisor:
                 child.stop(now)
                 self._used_at.pop(model, None)
             if child.life.phase == "gone":
+                if self._watch:
+                    self._watch.refused.discard(model)  # nobody tries any more: ask again
                 child.log.close()
                 del self.children[child.spec.name]
         always = {model.id for model in view.models if model.always}

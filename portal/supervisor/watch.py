@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import redis
@@ -14,11 +15,15 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection
 
 from inference_workers.queue import FairQueue, Leases, connect
+from portal.catalogue.models import CatalogueModel
 from portal.catalogue.selectors import visible_models
-from portal.supervisor.placement import Wanted
+from portal.supervisor import tree
+from portal.supervisor.placement import Wanted, unplaceable
 
 LOOK_S = 1.0
 READY_LOOK_S = 0.4
+UNPLACED_S = 10
+"""How long a supervisor's word holds that a model has no room here, if it isn't repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class View:
 
 class Watch(threading.Thread):
     """``view`` is the last look (``None`` before the first), ``ready`` whether ``/readyz`` said yes
-    since the start."""
+    since the start. Into ``refused`` go models that a worker said it can't load."""
 
     def __init__(self) -> None:
         super().__init__(name="watch", daemon=True)
@@ -39,6 +44,8 @@ class Watch(threading.Thread):
         self.ready = threading.Event()
         self._client = connect(settings.REDIS_URL, retries=0)
         self._queue, self._leases = FairQueue(self._client), Leases(self._client)
+        self.refused: set[str] = set()
+        self._unplaced: set[str] = set()
 
     def run(self) -> None:
         next_look = 0.0
@@ -60,16 +67,26 @@ class Watch(threading.Thread):
             connection.close()
         try:
             depths = {row.id: self._queue.depth(row.id) for row in rows}
-            busy = frozenset(w.model for w in self._leases.workers() if w.running or w.waiting)
+            workers = self._leases.workers()
+            busy = frozenset(w.model for w in workers if w.running or w.waiting)
+            models = tuple(_wanted(row, depths[row.id]) for row in rows)
+            self._say_unplaced(models, {w.model for w in workers if w.state == "ready"})
         except (redis.exceptions.RedisError, OSError):
-            depths, busy = {}, frozenset(row.id for row in rows)  # unknown: stop nothing
-        self.view = View(
-            tuple(
-                Wanted(row.id, row.placement == "always", row.bytes, depths.get(row.id, 0))
-                for row in rows
-            ),
-            busy,
-        )
+            models, busy = tuple(_wanted(row, 0) for row in rows), frozenset(row.id for row in rows)
+            # unknown: stop nothing
+        self.view = View(models, busy)
+
+    def _say_unplaced(self, models: Sequence[Wanted], served: Set[str]) -> None:
+        """So that nobody's request waits for a worker that can't come."""
+        self.refused &= {model.id for model in models} - served  # or switched off, or made again
+        found = {*unplaceable(models, budget=tree.memory_budget()), *self.refused} - served
+        if found or self._unplaced:
+            self._queue.set_unplaced(found, UNPLACED_S)
+        self._unplaced = found
+
+
+def _wanted(row: CatalogueModel, waiting: int) -> Wanted:
+    return Wanted(row.id, row.placement == row.Placement.ALWAYS, row.bytes, waiting)
 
 
 def local_url() -> str:

@@ -23,6 +23,9 @@ RUN_JOBS = "teams.run_jobs"
 MANAGE_KEYS = "teams.manage_keys"
 MANAGE_MEMBERS = "teams.manage_members"
 MANAGE_BUDGET = "teams.manage_budget"
+RENAME = "teams.rename"
+READ_LOG = "teams.read_log"
+TRANSFER = "teams.transfer"
 DELETE = "teams.delete"
 
 LEAST = {
@@ -31,9 +34,27 @@ LEAST = {
     MANAGE_KEYS: Role.DEVELOPER,
     MANAGE_MEMBERS: Role.ADMIN,
     MANAGE_BUDGET: Role.ADMIN,
+    RENAME: Role.ADMIN,
+    READ_LOG: Role.ADMIN,
+    TRANSFER: Role.OWNER,
     DELETE: Role.OWNER,
 }
 """The least role that each permission takes."""
+
+
+def allows(role: str, permission: str) -> bool:
+    """Whether somebody with ``role`` (empty: none) may; without asking the database."""
+    return bool(role) and RANK[Role(role)] >= RANK[LEAST[permission]]
+
+
+def may_give(giver: str, role: str) -> bool:
+    """Whether somebody who is ``giver`` may make somebody a ``role``: none above their own."""
+    return allows(giver, MANAGE_MEMBERS) and RANK[Role(role)] <= RANK[Role(giver)]
+
+
+def may_touch(toucher: str, role: str) -> bool:
+    """Whether somebody may change or remove a member who has ``role``: none above their own."""
+    return may_give(toucher, role)
 
 
 def roles_from(least: Role) -> list[Role]:
@@ -42,10 +63,11 @@ def roles_from(least: Role) -> list[Role]:
 
 
 def has_role(user: User | AnonymousUser, team: Team | None, least: Role) -> bool:
-    """Whether ``user`` is active and has at least that role in ``team``."""
+    """Whether ``user`` is active and has at least that role in ``team``, which is not deleted."""
     if team is None or not isinstance(user, User) or not user.is_active:
         return False
-    return Membership.objects.filter(team=team, user=user, role__in=roles_from(least)).exists()
+    found = Membership.objects.filter(team=team, user=user, role__in=roles_from(least))
+    return found.filter(team__delete_at=None).exists()
 
 
 def _at_least(least: Role) -> Callable[[User, Team | None], bool]:

@@ -1,35 +1,41 @@
-"""Writes to teams: people's own teams, the visitors' one and API keys.
-
-KeyRefused      a key can't be made: bad name or too many; the text says what to do
-"""
+"""Writes to teams: people's own teams and the visitors' one. Those to API keys lie in ``keys``."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
-import secrets
-from datetime import timedelta
-
-from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.utils import timezone
-from django.utils.translation import gettext as _
 
 from portal import audit
 from portal.accounts.models import User
 from portal.accounts.services import create_user
-from portal.teams.models import ApiKey, Membership, Team
-from portal.teams.rules import LEAST, MANAGE_KEYS, roles_from
+from portal.teams.keys import (
+    KEY_PATTERN,
+    KeyRefused,
+    authenticate_key,
+    create_key,
+    find_live_key,
+    is_key_live,
+    live_keys,
+    revoke_key,
+)
+from portal.teams.models import Membership, Team
 
-KEY_LIMIT = 100
-KEY_PATTERN = re.compile(r"llm_([A-Za-z0-9_-]{8})_([A-Za-z0-9_-]{43})")
-LAST_USE_PRECISION = timedelta(minutes=1)
+__all__ = [
+    "KEY_PATTERN",
+    "KeyRefused",
+    "anonymous_team",
+    "authenticate_key",
+    "create_key",
+    "ensure_personal_team",
+    "find_live_key",
+    "is_key_live",
+    "live_keys",
+    "register",
+    "revoke_key",
+    "set_retention",
+    "set_weight",
+]
 
-
-class KeyRefused(Exception):
-    """The text is for the person who asked."""
+LONGEST_RETENTION_DAYS = 3650
 
 
 def register(
@@ -80,80 +86,16 @@ def set_weight(*, team: Team, weight: float, actor: User | None = None) -> None:
             audit.record(actor=actor, action="update", instance=team, changes=changes)
 
 
-def create_key(*, team: Team, user: User, name: str) -> tuple[ApiKey, str]:
-    """A new key and its plaintext, which is never readable again.
+def set_retention(*, team: Team, days: int | None, actor: User | None = None) -> None:
+    """How long the team's prompts and results are kept: days, 0 for not at all, ``None`` for good.
 
-    The plaintext is ``llm_<prefix>_<secret>``: 48 random bits to find the row, 256 to prove it.
-    Raises ``KeyRefused``.
+    Raises ``ValueError`` beyond ten years.
     """
-    name = " ".join(name.replace("\0", "").split())
-    if not 1 <= len(name) <= 120:
-        raise KeyRefused(_("A key's name has 1 to 120 characters."))
-    if ApiKey.objects.filter(team=team, revoked_at=None).count() >= KEY_LIMIT:
-        raise KeyRefused(_("This team has 100 keys already. Revoke one that is no longer used."))
-    prefix = secrets.token_urlsafe(6)
-    plaintext = f"llm_{prefix}_{secrets.token_urlsafe(32)}"
+    if days is not None and not 0 <= days <= LONGEST_RETENTION_DAYS:
+        raise ValueError(f"days is 0 to {LONGEST_RETENTION_DAYS}")
     with transaction.atomic():
-        key = ApiKey.objects.create(
-            team=team,
-            created_by=user,
-            name=name,
-            prefix=prefix,
-            last_four=plaintext[-4:],
-            digest=_digest(plaintext),
-        )
-        audit.record(actor=user, action="create", instance=key)
-    return key, plaintext
-
-
-def authenticate_key(plaintext: str) -> ApiKey | None:
-    """The live key that ``plaintext`` opens, with its team and maker; ``None`` for anything else.
-
-    A key lives as long as it is not revoked and its maker is active and still may hold keys in the
-    team. A wrong secret takes as long to refuse as a right one to accept.
-    """
-    match = KEY_PATTERN.fullmatch(plaintext)
-    key = _live_keys().filter(prefix=match[1]).first() if match else None
-    expected = key.digest if key else "0" * 64
-    if not hmac.compare_digest(_digest(plaintext), expected) or key is None:
-        return None
-    _touch(key)
-    return key
-
-
-def _live_keys() -> QuerySet[ApiKey]:
-    holders = Membership.objects.filter(
-        team=OuterRef("team"), user=OuterRef("created_by"), role__in=roles_from(LEAST[MANAGE_KEYS])
-    )
-    keys = ApiKey.objects.select_related("team", "created_by")
-    return keys.filter(Exists(holders), revoked_at=None, created_by__is_active=True)
-
-
-def is_key_live(key: ApiKey) -> bool:
-    """Whether a key that was good once still is; for streams that outlive one request."""
-    return _live_keys().filter(pk=key.pk).exists()
-
-
-def _touch(key: ApiKey) -> None:
-    """Note the use, at most once a minute: a busy key must not write on every call."""
-    now = timezone.now()
-    if key.last_used_at is None or key.last_used_at <= now - LAST_USE_PRECISION:
-        stale = Q(last_used_at=None) | Q(last_used_at__lte=now - LAST_USE_PRECISION)
-        ApiKey.objects.filter(stale, pk=key.pk).update(last_used_at=now)
-
-
-def revoke_key(*, key: ApiKey, actor: User | None = None) -> bool:
-    """End a key for good; ``False`` if it had ended already."""
-    now = timezone.now()
-    with transaction.atomic():
-        changed = ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now)
-        if changed:
-            audit.record(
-                actor=actor, action="update", instance=key, changes={"revoked_at": (None, now)}
-            )
-    return bool(changed)
-
-
-def _digest(plaintext: str) -> str:
-    pepper = settings.API_KEY_PEPPER.encode()
-    return hmac.new(pepper, plaintext.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()
+        row = Team.objects.select_for_update().get(pk=team.pk)
+        if row.retention_days != days:
+            changes = {"retention_days": (row.retention_days, days)}
+            Team.objects.filter(pk=team.pk).update(retention_days=days)
+            audit.record(actor=actor, action="update", instance=team, changes=changes)

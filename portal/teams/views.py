@@ -1,76 +1,15 @@
-"""The team's pages: API keys, and which team one acts for."""
+"""Which team one acts for. Its pages are in the other modules of this name."""
 
 from __future__ import annotations
 
-import uuid
-
-from django import forms
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.utils.http import url_has_allowed_host_and_scheme
-from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_POST
 
 from portal.accounts.models import User
-from portal.teams.models import ApiKey, Team
-from portal.teams.rules import MANAGE_KEYS, MANAGE_MEMBERS, may
-from portal.teams.selectors import SESSION_TEAM, current_team, keys_of, team_for
-from portal.teams.services import KeyRefused, create_key, revoke_key
-
-
-class KeyForm(forms.Form):
-    name = forms.CharField(max_length=120)
-
-
-@never_cache
-@login_required
-@require_http_methods(["GET", "POST"])
-def keys(request: HttpRequest) -> HttpResponse:
-    """The current team's keys. A new key's plaintext is in this one answer and nowhere else."""
-    user, team = _user(request), current_team(request)
-    form = KeyForm(request.POST or None)
-    plaintext, status = None, 200
-    if request.method == "POST":
-        if not may(user, MANAGE_KEYS, team):
-            raise Http404
-        status = 422
-        if form.is_valid():
-            try:
-                _key, plaintext = create_key(team=team, user=user, name=form.cleaned_data["name"])
-                form, status = KeyForm(), 201
-            except KeyRefused as refusal:
-                form.add_error("name", str(refusal))
-    return render(request, "teams/keys.html", _page(user, team, form, plaintext), status=status)
-
-
-def _page(user: User, team: Team, form: KeyForm, plaintext: str | None) -> dict[str, object]:
-    """What ``teams/keys.html`` shows."""
-    return {
-        "team": team,
-        "keys": keys_of(team, viewer=user),
-        "form": form,
-        "plaintext": plaintext,
-        "may_manage": may(user, MANAGE_KEYS, team),
-    }
-
-
-@login_required
-@require_POST
-def revoke(request: HttpRequest, key_id: uuid.UUID) -> HttpResponse:
-    """End a key: one's own, or any of the team's for those who manage its members."""
-    user, team = _user(request), current_team(request)
-    key = keys_of(team, viewer=user).filter(pk=key_id).first()
-    if key is None or not _may_revoke(user, team, key):
-        raise Http404
-    revoke_key(key=key, actor=user)
-    return redirect("teams:keys")
-
-
-def _may_revoke(user: User, team: Team, key: ApiKey) -> bool:
-    if may(user, MANAGE_MEMBERS, team):
-        return True
-    return key.created_by_id == user.pk and may(user, MANAGE_KEYS, team)
+from portal.teams.selectors import SESSION_TEAM, team_for
 
 
 @login_required

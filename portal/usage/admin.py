@@ -52,6 +52,7 @@ class ReservationAdmin(HouseAdmin):
 @admin.register(UsageHour)
 class UsageHourAdmin(HouseAdmin):
     list_display = ("hour", "team", "model", "source", "jobs", "prompt_tokens", "completion_tokens")
+    show_full_result_count = False
     list_filter = ("model",)
     search_fields = ("team__name", "source")
     ordering = ("-hour",)

@@ -1,4 +1,5 @@
-"""How often: quotas of visitors by address and of API keys, in Redis and never in the database.
+"""How often and how much: quotas of visitors by address and of API keys, in Redis and never in the
+database.
 
 Generic cell rate algorithm on Redis' clock (throttled-py): a full quota may be used at once and
 comes back evenly. When Redis can't be reached, keys pass, because their teams have budgets, and
@@ -13,7 +14,7 @@ import asyncio
 import math
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
+from functools import cache, lru_cache
 from weakref import WeakKeyDictionary
 
 import structlog
@@ -33,6 +34,7 @@ from portal.teams.models import ApiKey
 TIMEOUTS = {"SOCKET_TIMEOUT": 2, "SOCKET_CONNECT_TIMEOUT": 1}
 PREFIX = "llmasos:limit"
 OUTAGE_RETRY_S = 5
+QUOTAS_KEPT = 256
 log = structlog.get_logger(__name__)
 
 
@@ -46,36 +48,59 @@ class Allowance:
 
 
 class RateLimited(Exception):
-    """Too often. ``retry_after`` is whole seconds, at least 1."""
+    """Too often, or too much. ``retry_after`` is whole seconds, at least 1; ``kind`` says of which
+    quota, and ``left`` what there is of it."""
 
-    def __init__(self, message: str, *, limit: int, retry_after: float) -> None:
+    def __init__(
+        self, message: str, *, limit: int, retry_after: float, kind: str = "visitor"
+    ) -> None:
         super().__init__(message)
         self.limit = limit
+        self.kind = kind
         self.retry_after = max(1, math.ceil(retry_after))
+        self.left = Allowance(limit, 0, float(self.retry_after))
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """``limit`` calls in ``seconds``, for each subject of ``kind``."""
+    """``limit`` of something in ``seconds``, for each subject of ``kind``."""
 
     kind: str
     limit: int
     seconds: int
 
-    def refusal(self, retry_after: float) -> RateLimited:
+    def refusal(self, retry_after: float, cost: int = 1) -> RateLimited:
         if self.kind == "visitor":
             text = _("Visitors may run %(limit)d requests an hour. Sign up to go on.")
-        else:
+        elif self.kind == "key":
             text = _("This key may send %(limit)d requests a minute. Slow down a little.")
-        return RateLimited(text % {"limit": self.limit}, limit=self.limit, retry_after=retry_after)
+        elif cost > self.limit:
+            text = _(
+                "This request may use up to %(cost)d tokens, and its key may use %(limit)d a "
+                "minute. Ask for fewer tokens."
+            )
+        else:
+            text = _(
+                "This key may use %(limit)d tokens a minute, and this request up to %(cost)d. "
+                "Slow down a little, or ask for fewer tokens."
+            )
+        said = text % {"limit": self.limit, "cost": cost}
+        return RateLimited(said, limit=self.limit, retry_after=retry_after, kind=self.kind)
 
 
 def visitors() -> Quota:
     return Quota("visitor", settings.LLMASOS.anonymous_jobs_per_hour, 3600)
 
 
-def keys() -> Quota:
-    return Quota("key", settings.LLMASOS.api_requests_per_minute, 60)
+def requests_of(key: ApiKey) -> Quota:
+    """The key's own limit, and never more than the house's."""
+    house: int = settings.LLMASOS.api_requests_per_minute
+    return Quota("key", min(key.requests_per_minute or house, house), 60)
+
+
+def tokens_of(key: ApiKey) -> Quota | None:
+    """Tokens a minute, counted by each request's worst case; ``None``: no limit."""
+    return Quota("key_tokens", key.tokens_per_minute, 60) if key.tokens_per_minute else None
 
 
 def check_anonymous(address: str) -> Allowance:
@@ -89,21 +114,50 @@ async def acheck_anonymous(address: str) -> Allowance:
 
 def check_key(key: ApiKey) -> Allowance:
     """Count one request with ``key``; raises ``RateLimited``."""
-    return _check(keys(), key.pk.hex)
+    return _check(requests_of(key), key.pk.hex)
 
 
 async def acheck_key(key: ApiKey) -> Allowance:
-    return await _acheck(keys(), key.pk.hex)
+    return await _acheck(requests_of(key), key.pk.hex)
 
 
-def _check(quota: Quota, subject: str) -> Allowance:
+def check_tokens(key: ApiKey, tokens: int) -> Allowance | None:
+    """Count a job's worst case with ``key``; ``None`` without a limit. Raises ``RateLimited``."""
+    quota = tokens_of(key)
+    return _check(quota, key.pk.hex, max(1, tokens)) if quota else None
+
+
+async def alook_at_tokens(key: ApiKey) -> Allowance | None:
+    """What the key has left of its tokens, counting nothing; ``None`` without a limit."""
+    quota = tokens_of(key)
+    if quota is None:
+        return None
+    try:
+        state = await _alimiter(quota, settings.REDIS_URL).peek(f"{quota.kind}:{key.pk.hex}")
+    except StoreUnavailableError as error:
+        return _during_outage(quota, error)
+    return Allowance(quota.limit, state.remaining, state.reset_after)
+
+
+def headers_of(requests: Allowance | None, tokens: Allowance | None) -> dict[str, str]:
+    """What is left, under OpenAI's names; nothing about what has no limit."""
+    found: dict[str, str] = {}
+    for name, allowance in (("requests", requests), ("tokens", tokens)):
+        if allowance is not None:
+            found[f"x-ratelimit-limit-{name}"] = str(allowance.limit)
+            found[f"x-ratelimit-remaining-{name}"] = str(allowance.remaining)
+            found[f"x-ratelimit-reset-{name}"] = f"{allowance.reset_after:.3f}s"
+    return found
+
+
+def _check(quota: Quota, subject: str, cost: int = 1) -> Allowance:
     if quota.limit == 0:
         raise quota.refusal(quota.seconds)
     try:
-        answer = _limiter(quota, settings.REDIS_URL).limit(f"{quota.kind}:{subject}")
+        answer = _limiter(quota, settings.REDIS_URL).limit(f"{quota.kind}:{subject}", cost)
     except StoreUnavailableError as error:
         return _during_outage(quota, error)
-    return _judge(quota, answer)
+    return _judge(quota, answer, cost)
 
 
 async def _acheck(quota: Quota, subject: str) -> Allowance:
@@ -116,10 +170,13 @@ async def _acheck(quota: Quota, subject: str) -> Allowance:
     return _judge(quota, answer)
 
 
-def _judge(quota: Quota, answer: rate_limiter.RateLimitResult) -> Allowance:
-    if answer.limited:
-        raise quota.refusal(answer.state.retry_after)
-    return Allowance(quota.limit, answer.state.remaining, answer.state.reset_after)
+def _judge(quota: Quota, answer: rate_limiter.RateLimitResult, cost: int = 1) -> Allowance:
+    state = answer.state
+    if not answer.limited:
+        return Allowance(quota.limit, state.remaining, state.reset_after)
+    refusal = quota.refusal(quota.seconds if cost > quota.limit else state.retry_after, cost)
+    refusal.left = Allowance(quota.limit, min(quota.limit, state.remaining), state.reset_after)
+    raise refusal
 
 
 def _during_outage(quota: Quota, error: StoreUnavailableError) -> Allowance:
@@ -129,6 +186,7 @@ def _during_outage(quota: Quota, error: StoreUnavailableError) -> Allowance:
             _("The service is restarting. Try again in a moment."),
             limit=quota.limit,
             retry_after=OUTAGE_RETRY_S,
+            kind=quota.kind,
         )
     return Allowance(quota.limit, quota.limit, 0.0)
 
@@ -139,27 +197,44 @@ def _rate(quota: Quota) -> rate_limiter.Quota:
 
 
 @cache
-def _limiter(quota: Quota, url: str) -> Throttled:
+def _store(url: str) -> RedisStore:
+    """One pool of connections for all quotas, of which there may be one for each key."""
     retry = {"retry": Retry(NoBackoff(), 1)}  # redis-py's own would go on for seconds
-    store = RedisStore(server=url, options={**TIMEOUTS, "CONNECTION_POOL_KWARGS": retry})
+    return RedisStore(server=url, options={**TIMEOUTS, "CONNECTION_POOL_KWARGS": retry})
+
+
+@lru_cache(maxsize=QUOTAS_KEPT)
+def _limiter(quota: Quota, url: str) -> Throttled:
     how = RateLimiterType.GCRA.value
-    return Throttled(using=how, quota=_rate(quota), store=store, key_prefix=PREFIX)
+    return Throttled(using=how, quota=_rate(quota), store=_store(url), key_prefix=PREFIX)
 
 
-_in_loop: WeakKeyDictionary[
-    asyncio.AbstractEventLoop, dict[tuple[Quota, str], athrottled.Throttled]
-] = WeakKeyDictionary()
-"""Connections belong to the event loop that opened them."""
+class _InLoop:
+    """Connections belong to the event loop that opened them."""
+
+    def __init__(self, url: str) -> None:
+        retry = {"retry": AsyncRetry(NoBackoff(), 1)}
+        options = {**TIMEOUTS, "CONNECTION_POOL_KWARGS": retry}
+        self._store = athrottled.RedisStore(server=url, options=options)
+        self._limiters: dict[Quota, athrottled.Throttled] = {}
+
+    def limiter(self, quota: Quota) -> athrottled.Throttled:
+        found = self._limiters.get(quota)
+        if found is None:
+            if len(self._limiters) >= QUOTAS_KEPT:
+                self._limiters.clear()
+            how = RateLimiterType.GCRA.value
+            found = self._limiters[quota] = athrottled.Throttled(
+                using=how, quota=_rate(quota), store=self._store, key_prefix=PREFIX
+            )
+        return found
+
+
+_in_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _InLoop]] = WeakKeyDictionary()
 
 
 def _alimiter(quota: Quota, url: str) -> athrottled.Throttled:
-    limiters = _in_loop.setdefault(asyncio.get_running_loop(), {})
-    if (quota, url) not in limiters:
-        retry = {"retry": AsyncRetry(NoBackoff(), 1)}
-        options = {**TIMEOUTS, "CONNECTION_POOL_KWARGS": retry}
-        store = athrottled.RedisStore(server=url, options=options)
-        how = RateLimiterType.GCRA.value
-        limiters[quota, url] = athrottled.Throttled(
-            using=how, quota=_rate(quota), store=store, key_prefix=PREFIX
-        )
-    return limiters[quota, url]
+    found = _in_loop.setdefault(asyncio.get_running_loop(), {})
+    if url not in found:
+        found[url] = _InLoop(url)
+    return found[url].limiter(quota)

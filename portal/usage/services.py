@@ -1,36 +1,50 @@
 """Writes about usage: reserve before a job starts, settle when its end is recorded.
 
 All of it belongs in the caller's transaction and may be called again: a job is reserved once and
-settled once, whoever comes first.
+settled once, whoever comes first. Locks are taken in one order, the team's month before a key's.
 """
 
 from __future__ import annotations
 
 import uuid
 from datetime import datetime
+from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import F, QuerySet, Value
 from django.utils import timezone
 
 from inference_workers.contract import Usage
 from portal import audit
 from portal.accounts.models import User
-from portal.teams.models import Team
+from portal.teams.models import ApiKey, Team
 from portal.usage import policy
-from portal.usage.models import Budget, Reservation, UsageHour
-from portal.usage.selectors import standing
+from portal.usage.acting import key_of
+from portal.usage.models import (
+    NO_KEY,
+    NO_MEMBER,
+    Budget,
+    Reservation,
+    UsageDay,
+    UsageHour,
+    UsageMonth,
+)
+from portal.usage.policy import Standing
+from portal.usage.selectors import key_standing, standing
 
 
 class OverBudget(Exception):
-    """The team's month has no room for the job's worst case.
+    """The month of the team, or of the key, has no room for the job's worst case.
 
     ``needed`` and ``left`` are tokens; ``retry_after`` is seconds until the next month.
     """
 
-    def __init__(self, *, needed: int, left: int, retry_after: int) -> None:
+    def __init__(
+        self, *, needed: int, left: int, retry_after: int, key: ApiKey | None = None
+    ) -> None:
+        whose = "team's budget" if key is None else f"budget of the API key …{key.last_four}"
         super().__init__(
-            f"This request may use up to {needed} tokens, and the team's budget has {left} left "
+            f"This request may use up to {needed} tokens, and the {whose} has {left} left "
             "this month. Ask for fewer tokens, or have the budget raised."
         )
         self.needed = needed
@@ -38,55 +52,104 @@ class OverBudget(Exception):
         self.retry_after = retry_after
 
 
-def reserve(
-    *, team: Team, job_id: str | uuid.UUID, tokens: int, model: str = "", source: str = ""
-) -> None:
-    """Hold ``tokens`` of the team's month for a job. Raises ``OverBudget``, writing nothing.
+def check_budget(*, team: Team, tokens: int) -> None:
+    """Refuse early what ``reserve`` would refuse now, by reading alone. Raises ``OverBudget``."""
+    now, key = timezone.now(), key_of(team)
+    _check(standing(team, now=now), tokens, now)
+    if key is not None and key.monthly_tokens is not None:
+        _check(key_standing(key, now=now), tokens, now, key)
 
-    Exact: the budget's row is locked while the sum is taken (on SQLite, the transaction itself is
-    the lock), so concurrent jobs can't share the same last tokens.
+
+def _check(month: Standing, tokens: int, now: datetime, key: ApiKey | None = None) -> None:
+    if not month.allows(tokens):
+        raise _over(month, tokens, now, key)
+
+
+def _over(month: Standing, tokens: int, now: datetime, key: ApiKey | None) -> OverBudget:
+    wait = policy.seconds_to_next_month(now)
+    return OverBudget(needed=tokens, left=month.left or 0, retry_after=wait, key=key)
+
+
+def reserve(
+    *,
+    team: Team,
+    job_id: str | uuid.UUID,
+    tokens: int,
+    model: str = "",
+    source: str = "",
+    user: User | None = None,
+) -> None:
+    """Hold ``tokens`` of the month of the team, and of the key that acts, for a job.
+
+    Raises ``OverBudget``, writing nothing. Exact: one conditional UPDATE compares and adds, so
+    concurrent jobs can't share the same last tokens.
     """
+    now, key = timezone.now(), key_of(team)
     with transaction.atomic():
-        limited = Budget.objects.select_for_update().filter(team=team).exists()
         if Reservation.objects.filter(job_id=job_id).exists():
             return
-        if limited:
-            now = timezone.now()
-            month = standing(team, now=now)
-            if not month.allows(tokens):
-                raise OverBudget(
-                    needed=tokens,
-                    left=month.left or 0,
-                    retry_after=policy.seconds_to_next_month(now),
-                )
+        limit = Budget.objects.filter(team=team).values_list("monthly_tokens", flat=True).first()
+        if not _hold(_month(team.pk, NO_KEY, now), tokens, limit):
+            raise _over(standing(team, now=now), tokens, now, None)
+        if key is not None and not _hold(_month(team.pk, key.pk, now), tokens, key.monthly_tokens):
+            raise _over(key_standing(key, now=now), tokens, now, key)
         Reservation.objects.create(
-            job_id=job_id, team=team, tokens=tokens, model=model, source=source
+            job_id=job_id,
+            team=team,
+            tokens=tokens,
+            model=model,
+            source=source,
+            key_id=key.pk if key else NO_KEY,
+            member_id=user.pk if user else NO_MEMBER,
+            created_at=now,
         )
 
 
-def settle(
-    *,
-    job_id: str | uuid.UUID,
-    usage: Usage,
-    model: str = "",
-    source: str = "",
-    at: datetime | None = None,
-) -> bool:
+def _month(team_id: uuid.UUID, key_id: uuid.UUID, moment: datetime) -> UsageMonth:
+    month = policy.month_of(moment).date()
+    return UsageMonth(team_id=team_id, key_id=key_id, month=month)
+
+
+def _rows(month: UsageMonth) -> QuerySet[UsageMonth]:
+    return UsageMonth.objects.filter(team_id=month.team_id, key_id=month.key_id, month=month.month)
+
+
+def _hold(month: UsageMonth, tokens: int, limit: int | None) -> bool:
+    """Whether they fitted; the first of a month makes its row."""
+    fitting = _rows(month)
+    if limit is not None:
+        fitting = fitting.filter(spent__lte=Value(limit - tokens) - F("reserved"))
+    held = {"reserved": F("reserved") + tokens}
+    if fitting.update(**held):
+        return True
+    if limit is not None and tokens > limit:
+        return False
+    UsageMonth.objects.bulk_create([month], ignore_conflicts=True)
+    return bool(fitting.update(**held))
+
+
+def settle(*, job_id: str | uuid.UUID, usage: Usage, model: str = "", source: str = "") -> bool:
     """Turn a job's reservation into usage; ``False`` if somebody has done so, or never reserved.
 
-    ``model`` and ``source`` default to what was reserved.
+    ``model`` and ``source`` default to what was reserved. It is booked where it was reserved, hour
+    and month: a job that runs past midnight can't break into a new month's budget.
     """
     with transaction.atomic():
         held = _take(job_id)
         if held is None:
             return False
-        _roll_up(held, usage, model or held.model, source or held.source, at or timezone.now())
+        _free(held, spent=usage.prompt_tokens + usage.completion_tokens)
+        _roll_up(held, usage, model or held.model, source or held.source)
     return True
 
 
 def release(*, job_id: str | uuid.UUID) -> bool:
     """Give a reservation back unused; ``False`` if there is none."""
-    return _take(job_id) is not None
+    with transaction.atomic():
+        held = _take(job_id)
+        if held is not None:
+            _free(held, spent=0)
+    return held is not None
 
 
 def _take(job_id: str | uuid.UUID) -> Reservation | None:
@@ -98,26 +161,40 @@ def _take(job_id: str | uuid.UUID) -> Reservation | None:
     return held if deleted else None
 
 
-def _roll_up(held: Reservation, usage: Usage, model: str, source: str, at: datetime) -> None:
+def _free(held: Reservation, *, spent: int) -> None:
+    for key_id in dict.fromkeys((NO_KEY, held.key_id)):
+        _rows(_month(held.team_id, key_id, held.created_at)).update(
+            reserved=F("reserved") - held.tokens, spent=F("spent") + spent
+        )
+
+
+def _roll_up(held: Reservation, usage: Usage, model: str, source: str) -> None:
     key = {
         "team_id": held.team_id,
-        "hour": policy.hour_of(at),
         "model": model,
-        "source": source,
+        "source": policy.app_of(source),
+        "key_id": held.key_id,
+        "member_id": held.member_id,
     }
+    hour = policy.hour_of(held.created_at)
+    _add(UsageHour, usage, key | {"hour": hour})
+    _add(UsageDay, usage, key | {"day": hour.date()})
+
+
+def _add(rows: type[UsageHour] | type[UsageDay], usage: Usage, key: dict[str, Any]) -> None:
     amounts = {
         "jobs": 1,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
     }
     added = {name: F(name) + amount for name, amount in amounts.items()}
-    if UsageHour.objects.filter(**key).update(**added):
+    if rows.objects.filter(**key).update(**added):
         return
     try:
         with transaction.atomic():
-            UsageHour.objects.create(**key, **amounts)
-    except IntegrityError:  # another job opened the hour in between
-        UsageHour.objects.filter(**key).update(**added)
+            rows.objects.create(**key, **amounts)
+    except IntegrityError:  # another job opened it in between
+        rows.objects.filter(**key).update(**added)
 
 
 def set_budget(*, team: Team, monthly_tokens: int | None, actor: User | None = None) -> None:

@@ -8,7 +8,7 @@ import signal
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import NewContext
-from tests.e2e.playground import Playground, echoed
+from tests.e2e.playground import ENDED_MS, Playground, echoed
 from tests.running import wait_for
 from tests.up import Up
 
@@ -46,6 +46,7 @@ def test_the_answer_goes_on_when_its_worker_is_killed(up: Up, play: Playground) 
     play.wait_for_characters(60)
     worker = up.child("worker-echo")
     os.kill(worker, signal.SIGKILL)
+    expect(play.turn).to_contain_text("resuming on another one", timeout=20_000)
     assert wait_for(lambda: up.state["children"].get("worker-echo", worker) != worker, 20)
     play.wait_ended()
     assert play.answer == echoed(PROMPT, 512)
@@ -56,6 +57,9 @@ def test_the_answer_goes_on_when_the_portal_is_killed(up: Up, play: Playground) 
     play.send(PROMPT)
     play.wait_for_characters(60)
     os.kill(up.child("portal"), signal.SIGKILL)
+    connection = play.page.locator("#connection")
+    expect(connection).to_contain_text("Connection lost", timeout=20_000)
+    expect(connection).to_be_hidden(timeout=ENDED_MS)
     play.wait_ended()
     assert play.answer == echoed(PROMPT, 1024)
 

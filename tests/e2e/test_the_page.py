@@ -38,7 +38,7 @@ def test_nothing_lies_beside_the_screen(
     page = new_context(viewport={"width": width, "height": 760}, color_scheme=scheme).new_page()
     page.goto(up.url)
     assert _overflow(page) <= 0
-    for path in ("/accounts/signup/", "/accounts/login/", "/gallery/"):
+    for path in ("/accounts/signup/", "/accounts/login/", "/gallery/", "/developers/"):
         page.goto(up.url + path)
         assert _overflow(page) <= 0, path
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from tests.faults.guided import killed_inside_json
 from tests.faults.leaks import many_jobs
 from tests.faults.redis_loss import flushed_redis, killed_redis
 from tests.faults.report import Row
@@ -51,6 +52,12 @@ FAULTS: dict[str, Fault] = {
         doses=10 if full else 2, streams=32 if full else 12, seed=seed
     ),
     "R9": lambda full, seed: cancelled_jobs(doses=500 if full else 24, seed=seed),
+    "R16": lambda full, seed: killed_inside_json(
+        doses=20 if full else 2,
+        streams=32 if full else 10,
+        seed=seed,
+        lease=6.0 if full else 2.0,
+    ),
     "R17": lambda full, seed: many_jobs(doses=100_000 if full else 3_000, seed=seed),
 }
 

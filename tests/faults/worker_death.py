@@ -20,13 +20,18 @@ def killed_workers(
     *, doses: int, streams: int, seed: int, lease: float = 2.0, small_model: bool = False
 ) -> Row:
     """R1: kill -9 at random phases under ``streams`` streams on two workers, with the echo model or
-    with a small float32 model on the torch engine."""
+    with a small float32 model on the torch engine.
+
+    Two workers hold no more than all streams, so the dead one's need its replacement, which starts
+    while the lease runs out: a machine too busy to start one within a lease is not at fault.
+    """
     rng = random.Random(seed)
     what = "a small float32 model" if small_model else "the echo model"
     row = Row("R1", f"{doses} kills, {streams} streams, {what}", seed)
     prepare = small_llama if small_model else None
     jobs: list[Job] = []
     phases: list[str] = []
+    starts: list[float] = []
     with a_house(lease=lease, step=0.02, prepare=prepare) as house:
         slots = max(4, streams // 2 - 1)
         for _ in range(2):
@@ -37,19 +42,22 @@ def killed_workers(
             victim = _worker_in(house, phase, rng)
             phases.append(phase)
             house.signal(victim, signal.SIGKILL)
-            house.worker(slots=slots, wait=False)
+            begin = time.monotonic()
+            house.worker(slots=slots)
+            starts.append(time.monotonic() - begin)
             _recovered(house, rng)
         until(lambda: not house.reader.open(), 120, "every stream ends")
         judge(house, row, jobs)
         gaps = sorted(house.reader.jobs[job.id].longest_gap() for job in jobs)
         taken = sum(house.reader.jobs[job.id].entries[-1].epoch > 1 for job in jobs)
     p95 = gaps[int(0.95 * (len(gaps) - 1))]
-    beyond = max(0.0, p95 - lease)
+    beyond = max(0.0, p95 - max(lease, *starts))
     row.check(taken > 0, "no job was taken over")
     row.check(beyond <= 3.0, f"gap p95 is {beyond:.2f} s beyond detection")
     row.figures = (
         f"{len(jobs)} jobs, {taken} taken over, gap p95 {p95:.2f} s with a lease of "
-        f"{lease:g} s: {beyond:.2f} s beyond detection; {', '.join(phases)}"
+        f"{lease:g} s and starts up to {max(starts):.2f} s: {beyond:.2f} s beyond both; "
+        f"{', '.join(phases)}"
     )
     return row
 

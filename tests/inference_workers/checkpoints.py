@@ -18,6 +18,8 @@ from inference_workers.models.base import CausalModel
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
+# Models this small gain nothing from a second thread, and lose much where others compute as well.
+torch.set_num_threads(1)
 
 VOCABULARY = 300
 _ROPE3 = {
@@ -27,6 +29,12 @@ _ROPE3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
+}
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
 }
 _SMALL = {
     "vocab_size": VOCABULARY,
@@ -39,6 +47,7 @@ _SMALL = {
     "pad_token_id": 0,
 }
 _GATED = {**_SMALL, "intermediate_size": 64, "num_key_value_heads": 2}
+_BLOOM = {k: v for k, v in _SMALL.items() if not k.startswith(("num_", "max_", "hidden"))}
 
 
 def _configs() -> dict[str, Any]:
@@ -61,11 +70,7 @@ def _configs() -> dict[str, Any]:
             layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         ),
         "opt": t.OPTConfig(**_SMALL, ffn_dim=64, word_embed_proj_dim=32),
-        "bloom": t.BloomConfig(
-            **{k: v for k, v in _SMALL.items() if not k.startswith(("num_", "max_"))},
-            n_layer=2,
-            n_head=4,
-        ),
+        "bloom": t.BloomConfig(**_BLOOM, hidden_size=32, n_layer=2, n_head=4),
         "gpt2": t.GPT2Config(
             vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=256
         ),
@@ -73,16 +78,61 @@ def _configs() -> dict[str, Any]:
         "qwen2": t.Qwen2Config(**_GATED),
         "mistral-windowed": t.MistralConfig(**_GATED, sliding_window=12),
         "phi": t.PhiConfig(**_SMALL, intermediate_size=64),
+        "llama-yarn": t.LlamaConfig(**_GATED, rope_parameters=_YARN),
+        "llama-dynamic": t.LlamaConfig(
+            **_GATED, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+        ),
+        "mistral": t.MistralConfig(**_GATED, sliding_window=None, head_dim=16),
+        "qwen2-windowed": t.Qwen2Config(
+            **_GATED, use_sliding_window=True, sliding_window=12, max_window_layers=1
+        ),
+        "qwen3": t.Qwen3Config(**_GATED, head_dim=16, tie_word_embeddings=True),
+        "qwen3-biased-yarn": t.Qwen3Config(
+            **_GATED, head_dim=8, attention_bias=True, rope_parameters=_YARN
+        ),
+        "opt-350m": t.OPTConfig(
+            **_SMALL, ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False
+        ),
+        "opt-galactica": t.OPTConfig(
+            **{**_SMALL, "hidden_size": 64},
+            ffn_dim=64,
+            activation_function="gelu",
+            enable_bias=False,
+            layer_norm_elementwise_affine=False,
+        ),
+        "bloom-6-heads": t.BloomConfig(**_BLOOM, hidden_size=48, n_layer=2, n_head=6),
+        "mpt": t.MptConfig(
+            vocab_size=VOCABULARY, d_model=32, n_layers=2, n_heads=4, max_seq_len=256
+        ),
+        "starcoder2-windowed": t.Starcoder2Config(**_GATED, sliding_window=12),
+        "bloom-normed-residual": t.BloomConfig(
+            **_BLOOM,
+            hidden_size=96,
+            n_layer=2,
+            n_head=6,
+            apply_residual_connection_post_layernorm=True,
+        ),
     }
 
 
 NAMES = tuple(_configs())
-LEAN = ("llama", "llama-biased-llama3", "llama-linear", "gemma3")
+GENERIC = ("gpt2", "gpt-neox", "phi", "mpt", "starcoder2-windowed")
+LEAN = tuple(name for name in NAMES if name not in GENERIC)
+
+
+_SPREADS = {
+    "bloom": (0.8, 0.2, 0.06),
+    "bloom-6-heads": (0.8, 0.1, 0.5),
+    "bloom-normed-residual": (0.2, 0.05, 0.06),
+    "opt-350m": (0.8, 0.2, 0.3),
+}
+"""Deviations of matrices, of vectors and of embeddings, where the usual ones repeat one token."""
 
 
 @functools.cache
 def reference(name: str) -> Any:
     """transformers' module, its weights spread enough that greedy answers vary."""
+    matrices, vectors, embeddings = _SPREADS.get(name, (0.4, 0.2, 0.06))
     torch.manual_seed(NAMES.index(name))
     config = _configs()[name]
     module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -90,9 +140,9 @@ def reference(name: str) -> Any:
         for key, weight in module.named_parameters():
             if weight.dim() > 1:
                 # Small embeddings, or a tied head would only repeat the last token.
-                weight.normal_(0, 0.06 if "embed" in key or "wte" in key else 0.4)
+                weight.normal_(0, embeddings if "embed" in key or "wte" in key else matrices)
             else:
-                weight.add_(torch.randn_like(weight) * 0.2)
+                weight.add_(torch.randn_like(weight) * vectors)
     module.tie_weights()
     return module
 
@@ -117,9 +167,13 @@ def tokenizer() -> Tokenizer:
 
 def engine(name: str, **settings: Any) -> TorchEngine:
     """An engine with small blocks and little room, so that both are exercised."""
+    return serving(model(name), **settings)
+
+
+def serving(served: CausalModel, **settings: Any) -> TorchEngine:
+    """The same for a model of the test's own."""
     block_size = settings.pop("block_size", 4)
     blocks = settings.pop("blocks", 200)
-    served = model(name)
     return TorchEngine(
         served,
         tokenizer(),

@@ -49,18 +49,21 @@ def built() -> None:
     assert kernels() is not None, "run make build: the kernels are built there"
 
 
+def small(name: str) -> Any:
+    if name == "llama":
+        return transformers.LlamaConfig(**SHAPE)
+    if name == "mistral":
+        return transformers.MistralConfig(**SHAPE, sliding_window=12)
+    if name == "qwen3":
+        return transformers.Qwen3Config(**SHAPE)
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    return transformers.Gemma3TextConfig(**SHAPE, sliding_window=12, layer_types=kinds)
+
+
 @functools.cache
 def packed_model(name: str, bits: int) -> CausalModel:
     torch.manual_seed(3)
-    config: Any = (
-        transformers.LlamaConfig(**SHAPE)
-        if name == "llama"
-        else transformers.Gemma3TextConfig(
-            **SHAPE,
-            sliding_window=12,
-            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-        )
-    )
+    config = small(name)
     module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     weights: dict[str, Matrix] = {}
     for key, value in module.state_dict().items():
@@ -105,8 +108,10 @@ def alone(name: str, bits: int = 4) -> dict[str, list[tuple[Any, ...]]]:
     return found
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [*((name, bits) for name in NAMES for bits in (4, 8)), ("mistral", 8), ("qwen3", 4)],
+)
 def test_answers_differ_by_request_and_are_the_same_beside_others(name: str, bits: int) -> None:
     truth = alone(name, bits)
     assert len({str(answer) for answer in truth.values()}) > len(truth) / 2

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from inference_workers.contract import Cancelled, Delta, Finished, Job, Sampling
+from inference_workers.contract import Cancelled, Delta, Finished, Guide, Job, Sampling
 from inference_workers.engine.echo import EOS, EchoEngine
 from inference_workers.engine.protocol import EngineEvent
 from inference_workers.errors import RequestError
@@ -130,3 +130,11 @@ def test_what_can_never_run_is_refused(said: str, code: str) -> None:
     with pytest.raises(RequestError) as refused:
         EchoEngine(byte_tokenizer()).add(job(said))
     assert refused.value.code.startswith(code)
+
+
+def test_a_guide_is_refused_because_it_only_repeats() -> None:
+    engine = EchoEngine(byte_tokenizer())
+    with pytest.raises(RequestError, match="another model") as caught:
+        engine.add(job("x", guide=Guide(kind="regex", text="y")))
+    assert caught.value.code == "guide_unsupported"
+    assert not engine.busy

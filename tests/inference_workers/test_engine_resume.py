@@ -9,9 +9,9 @@ import pytest
 
 from inference_workers.contract import Delta, Finished, Job
 from inference_workers.errors import RequestError
-from tests.inference_workers.checkpoints import engine, job, prompts, run, text, tokens
+from tests.inference_workers.checkpoints import LEAN, engine, job, prompts, run, text, tokens
 
-NAMES = ["llama", "gemma3", "bloom"]
+NAMES = [*LEAN, "gpt2"]
 
 
 def resumed(name: str, request: Job, log: Sequence[Delta], **settings: Any) -> list[Any]:

@@ -6,6 +6,7 @@ import secrets
 
 import pytest
 
+from tests.faults.guided import killed_inside_json
 from tests.faults.redis_loss import flushed_redis, killed_redis
 from tests.faults.report import Row
 from tests.faults.stop import cancelled_jobs
@@ -36,6 +37,10 @@ def test_a_killed_worker_is_only_a_pause(seed: int) -> None:
 
 def test_a_killed_torch_worker_is_only_a_pause(seed: int) -> None:
     kept(killed_workers(doses=1, streams=12, seed=seed, small_model=True))
+
+
+def test_a_kill_inside_json_leaves_it_valid_and_identical(seed: int) -> None:
+    kept(killed_inside_json(doses=2, streams=10, seed=seed))
 
 
 def test_poison_does_not_spread(seed: int) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.bloom.modeling_bloom import _get_alibi_slopes
 
 from inference_workers.layers import linear
-from inference_workers.layers.attention import LayerShape, allocate, attend
+from inference_workers.layers.attention import LayerShape, alibi_slopes, allocate, attend
 from inference_workers.layers.batch import Segment, build
 from inference_workers.layers.linear import Linear
 from inference_workers.layers.norm import MANY_ROWS, HeadsNorm, RMSNorm
-from inference_workers.layers.rotary import Rotary, frequencies
+from inference_workers.layers.rotary import Rotary, attention_factor, frequencies
 from inference_workers.models import registry
 from tests.inference_workers.checkpoints import LEAN, prompts, reference
 
@@ -73,6 +79,30 @@ def test_rotary_tables_grow_to_any_position() -> None:
     assert float(sin[1, 0, 4]) == pytest.approx(float(torch.tensor(angle).sin()), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "linear", "factor": 3.0},
+        {"rope_type": "dynamic", "factor": 2.0},
+        {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+        {"rope_type": "yarn", "factor": 4.0},
+        {"rope_type": "yarn", "factor": 40.0, "mscale": 0.707, "mscale_all_dim": 1.0},
+        {"rope_type": "yarn", "factor": 8.0, "beta_fast": 16.0, "beta_slow": 2.0},
+        {"rope_type": "yarn", "factor": 8.0, "attention_factor": 1.5, "truncate": False},
+    ],
+)
+def test_scaled_rotary_frequencies_are_transformers_own(scaling: dict[str, Any]) -> None:
+    trained = {"original_max_position_embeddings": 8192, "rope_theta": 500000.0}
+    parameters = {**(trained if scaling["rope_type"] in ("llama3", "yarn") else {}), **scaling}
+    parameters["rope_theta"] = 500000.0
+    config = transformers.LlamaConfig(
+        hidden_size=256, num_attention_heads=2, rope_parameters=parameters
+    )
+    theirs, factor = ROPE_INIT_FUNCTIONS[scaling["rope_type"]](config, torch.device("cpu"))
+    assert torch.allclose(frequencies(config.rope_parameters, 128), theirs, rtol=1e-6)
+    assert attention_factor(config.rope_parameters) == pytest.approx(factor)
+
+
 SHAPES = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 25)), min_size=1, max_size=9)
 
 
@@ -122,6 +152,45 @@ def test_attention_over_blocks_is_attention_over_each_sequence_alone(
         at += count
 
 
+@pytest.mark.parametrize("heads", [1, 2, 6, 8, 12, 32, 112])
+def test_the_slopes_of_any_number_of_heads_are_transformers_own(heads: int) -> None:
+    assert torch.allclose(alibi_slopes(heads), _get_alibi_slopes(heads, torch.device("cpu")))
+
+
+@given(shapes=SHAPES)
+@settings(max_examples=30, deadline=None)
+def test_distance_is_penalised_head_by_head_however_sequences_are_grouped(
+    shapes: list[tuple[int, int]],
+) -> None:
+    torch.manual_seed(len(shapes))
+    heads, cpu = 3, torch.device("cpu")
+    (store,) = allocate(
+        [LayerShape(heads, 8, 8)], blocks=400, block_size=4, dtype=torch.float32, device=cpu
+    )
+    slopes, at = alibi_slopes(heads), 1
+    segments, alone = [], []
+    for past, count in shapes:
+        blocks = list(range(at, at + -(-(past + count) // 4)))
+        at += len(blocks)
+        segments.append(Segment([1] * count, past, blocks, list(range(count))))
+        keys, values = torch.randn(2, past + count, heads, 8)
+        first = blocks[0] * 4
+        store.write(torch.arange(first, first + past + count), keys, values)
+        alone.append((keys, values))
+    batch = build(segments, block_size=4, windows=(None,), dtype=torch.float32, device=cpu)
+    queries = torch.randn(sum(count for _, count in shapes), heads, 8)
+    found = attend(queries, store, batch, window=None, scale=0.3, slopes=slopes)[batch.wanted]
+    rows = iter(zip(queries[batch.wanted], found, strict=True))
+    for (past, count), (keys, values) in zip(shapes, alone, strict=True):
+        for position in range(past, past + count):
+            query, answer = next(rows)
+            seen = torch.arange(position + 1)
+            scores = torch.einsum("hd,khd->hk", query, keys[seen]) * 0.3
+            weights = (scores - slopes[:, None] * (position - seen)).softmax(-1)
+            truth = torch.einsum("hk,khd->hd", weights, values[seen])
+            assert torch.allclose(answer, truth.flatten(), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", LEAN)
 def test_bfloat16_is_close_to_float32(name: str) -> None:
     module = reference(name)
@@ -136,5 +205,7 @@ def test_bfloat16_is_close_to_float32(name: str) -> None:
     with torch.inference_mode():
         logits = served.logits(served.forward(batch, stores)).float()
         truth = module(torch.tensor([prompt])).logits[0]
-    error = (logits - truth).pow(2).mean().sqrt() / truth.pow(2).mean().sqrt()
-    assert float(error) < 0.08
+        theirs = copy.deepcopy(module).bfloat16()(torch.tensor([prompt])).logits[0].float()
+    # How much rounding is blown up is the checkpoint's affair: transformers' own is the measure.
+    assert float((logits - truth).norm()) < 1.2 * float((theirs - truth).norm())
+    assert float((logits - truth).norm() / truth.norm()) < 0.2

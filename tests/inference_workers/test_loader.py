@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from inference_workers import loading
 from inference_workers.errors import ModelError
 from inference_workers.models import loader, resources
 from inference_workers.models.loader import WeightReader
@@ -142,3 +143,18 @@ def test_a_model_too_large_for_the_memory_is_not_built(
 def test_the_machine_tells_its_free_memory() -> None:
     available = available_memory()
     assert available is None or available > 1 << 20
+
+
+@pytest.mark.parametrize(("free", "expected"), [(1 << 30, 256 << 20), (64 << 30, 512 << 20)])
+def test_the_cache_takes_no_more_than_a_quarter_of_what_is_free(
+    free: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "available_memory", lambda: free)
+    assert loading._room_for_cache("m", "cpu") == expected
+
+
+def test_too_little_memory_for_any_cache_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "available_memory", lambda: 20 << 20)
+    with pytest.raises(ModelError, match="The cache of m needs") as caught:
+        loading._room_for_cache("m", "cpu")
+    assert caught.value.code == "too_little_memory"

@@ -294,6 +294,29 @@ def test_a_config_of_nonsense_is_refused(text: str, origin: Path, tmp_path: Path
     assert caught.value.code in {"corrupt", "unknown_architecture"}
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"num_hidden_layers": 3}, "no tensor 'model.layers.2."),
+        ({"hidden_size": 128}, "has shape"),
+        ({"rope_scaling": {"rope_type": "magic", "factor": 2.0}}, "magic"),
+    ],
+)
+def test_weights_that_no_worker_could_serve_are_refused(
+    config: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    message = refused(write_llama(tmp_path / "origin", **config), tmp_path / "out", "bad_model")
+    assert message.startswith("small can't be served.")
+    assert said in message
+
+
+def test_a_model_too_large_for_this_machine_is_prepared_for_another(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "available_memory", lambda: 1000)
+    assert prepared(origin, tmp_path / "out").id == "small"
+
+
 def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
     origin = write_llama(tmp_path / "origin", model_type="perceptron")
     assert "perceptron" in refused(origin, tmp_path / "out", "unknown_architecture")

@@ -10,7 +10,16 @@ import transformers
 
 from inference_workers.errors import ModelError
 from inference_workers.models import registry
-from tests.inference_workers.checkpoints import expected, model, prompts, reference
+from tests.inference_workers.checkpoints import (
+    expected,
+    job,
+    model,
+    prompts,
+    reference,
+    run,
+    serving,
+    tokens,
+)
 
 
 def build(name: str, change: Any = None) -> Any:
@@ -21,14 +30,14 @@ def build(name: str, change: Any = None) -> Any:
     return registry.build(module.config, weights, dtype=torch.float32)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "opt", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "qwen3", "opt", "bloom", "gpt2"])
 def test_a_missing_tensor_is_named(name: str) -> None:
     victim = next(k for k in reference(name).state_dict() if ".1." in k and k.endswith("weight"))
     with pytest.raises(ModelError, match=victim.replace(".", r"\.")):
         build(name, lambda weights: {k: v for k, v in weights.items() if k != victim})
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "opt", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "qwen3", "opt", "bloom", "gpt2"])
 def test_a_tensor_of_another_shape_is_named(name: str) -> None:
     victim = next(k for k in reference(name).state_dict() if ".1." in k and k.endswith("weight"))
 
@@ -58,10 +67,34 @@ def test_a_rotary_scaling_unknown_to_the_lean_module_goes_to_the_generic_one() -
     config = reference("llama").config.__class__(
         **{
             **reference("llama").config.to_dict(),
-            "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0},
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "short_factor": [1.0] * 4,
+                "long_factor": [2.0] * 4,
+                "original_max_position_embeddings": 128,
+            },
         }
     )
     served = registry.build(config, reference("llama").state_dict(), dtype=torch.float32)
+    assert type(served).__name__ == "Generic"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("llama", {"hidden_act": "gelu"}),
+        ("mistral", {"hidden_act": "gelu"}),
+        ("opt", {"activation_function": "tanh"}),
+        ("bloom", {"slow_but_exact": True}),
+    ],
+)
+def test_an_option_unknown_to_the_lean_module_goes_to_the_generic_one(
+    name: str, change: dict[str, Any]
+) -> None:
+    config = reference(name).config
+    config = config.__class__(**{**config.to_dict(), **change})
+    served = registry.build(config, reference(name).state_dict(), dtype=torch.float32)
     assert type(served).__name__ == "Generic"
 
 
@@ -72,12 +105,10 @@ def test_checkpoints_without_the_modules_prefix_load(name: str) -> None:
         return {k.removeprefix("transformer."): v for k, v in kept.items()}
 
     prompt = prompts(2)[1]
-    served = build(name, bare)
-    with torch.inference_mode():
-        logits = served._module(torch.tensor([prompt])).logits[0, -1]
-    assert int(logits.argmax()) == expected(name, prompt)[0]
+    found = run(serving(build(name, bare)), [job("job", prompt)])["job"]
+    assert tokens(found) == expected(name, prompt)
 
 
-def test_bytes_count_what_is_held() -> None:
-    assert model("opt").shape.bytes == sum(p.numel() * 4 for p in reference("opt").parameters())
-    assert model("llama").shape.bytes == sum(p.numel() * 4 for p in reference("llama").parameters())
+@pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "opt", "opt-350m", "bloom", "gpt2"])
+def test_bytes_count_what_is_held(name: str) -> None:
+    assert model(name).shape.bytes == sum(p.numel() * 4 for p in reference(name).parameters())

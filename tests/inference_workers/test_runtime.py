@@ -122,6 +122,19 @@ def test_a_celery_message_is_a_wake_up(house: House, rng: random.Random) -> None
     assert "Traceback" not in log
 
 
+def test_a_lost_wake_up_delays_nobody(house: House, rng: random.Random) -> None:
+    """It is heard while nothing may be claimed, and nobody says when that is over."""
+    name = house.worker()
+    house.leases.set_paused(name, True)
+    job = house.job(rng, tokens=5)
+    house.submit(job)
+    wake = house.queue.keys.wake(MODEL)
+    until(lambda: not house.redis.exists(wake), 10, "the wake-up is heard")
+    time.sleep(0.5)  # the look that it caused is over
+    house.leases.set_paused(name, False)
+    until(partial(finished, house, job), 10, "a look finds it")
+
+
 def test_its_log_is_json_with_job_ids(house: House, rng: random.Random) -> None:
     name = house.worker()
     job = house.job(rng, tokens=5)

@@ -66,6 +66,21 @@ def test_options_are_sent_as_the_portal_names_them(portal: Portal) -> None:
     assert "repetition_penalty" not in body
 
 
+def test_a_schema_and_a_pattern_are_sent_as_the_portal_names_them(portal: Portal) -> None:
+    schema = {"type": "object", "properties": {"名": {"type": "string"}}}
+    with LLMa.connect(portal.url) as model:
+        model.generate("x", schema=schema)
+        sent = portal.seen[-1][1]
+        assert sent["response_format"] == {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": schema},
+        }
+        assert not {"schema", "regex"} & sent.keys()
+        model.chat([{"role": "user", "content": "Hi"}], regex="a|b")
+        assert portal.seen[-1][1]["guided_regex"] == "a|b"
+        assert "response_format" not in portal.seen[-1][1]
+
+
 def test_a_conversation_goes_to_the_chat_route(portal: Portal) -> None:
     messages = [{"role": "user", "content": "Hi"}]
     with LLMa.connect(portal.url, model="helper") as model:

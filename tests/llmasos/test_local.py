@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
 from inference_workers.models.manifest import read_manifest
@@ -124,6 +127,47 @@ def test_an_instruct_model_chats_by_its_template(data: Path, tmp_path: Path) -> 
 def test_an_absurd_option_is_named(bad: dict[str, object], model: LLMa) -> None:
     with pytest.raises(InvalidRequest, match=next(iter(bad))):
         model.generate("the", **bad)  # type: ignore[arg-type]
+
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 5}, "old": {"type": "boolean"}},
+    "required": ["name", "old"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("schema", [PERSON, json.dumps(PERSON)])
+def test_an_answer_matches_its_schema_or_its_pattern(
+    schema: dict[str, object] | str, model: LLMa
+) -> None:
+    said = model.generate("the person: ", schema=schema, temperature=0, max_tokens=200)
+    jsonschema.validate(json.loads(said), PERSON)
+    messages = [{"role": "user", "content": "Are you there?"}]
+    assert model.chat(messages, regex="(yes|no)!", temperature=1.0) in {"yes!", "no!"}
+    with model.stream("the", regex="[ab]{4}", temperature=1.0) as stream:
+        assert len(stream.read()) == 4
+        assert stream.reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"schema": "{"}, "not JSON"),
+        ({"schema": "[]"}, "an object"),
+        ({"schema": {"a": {1}}}, "not JSON"),
+        ({"schema": {}, "regex": "a"}, "not both"),
+        ({"regex": 5}, "as text"),
+        ({"regex": "["}, "unclosed"),
+        ({"schema": {"type": "objekt"}}, "objekt"),
+        ({"schema": {"type": "integer", "multipleOf": 999999937}}, "too complex"),
+    ],
+)
+def test_a_guide_that_cant_be_followed_is_named(
+    options: dict[str, Any], words: str, model: LLMa
+) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        model.generate("the", **options)
 
 
 def test_a_prompt_longer_than_the_context_is_refused(model: LLMa) -> None:

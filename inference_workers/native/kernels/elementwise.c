@@ -183,7 +183,7 @@ void lm_look_up(const lm_part *part, const int64_t *tokens, long count, float fa
         const int step = k / 4, column = k % 4, byte = 32 * step + 4 * (int)(row % 8) + column;
         int code = nibbles[byte] >> up & 15;
         if (tile2 == NIBBLES) code = code << 4 | (second[byte] >> up & 15);
-        if (kind == Q5) code |= (second[8 * step + 2 * column + (row >= 8)] >> (row % 8) & 1) << 4;
+        if (kind == Q5) code |= (second[4 * row + column] >> step & 1) << 4;
         float scale = _cvtsh_ss(halves[(scales == 2 ? k / 16 * 16 : 0) + row]);
         out[i * part->columns + g * COLUMNS + k] =
             factor * (scale * ((float)code - lm_zero(kind)) + lowest);

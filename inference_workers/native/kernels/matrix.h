@@ -10,7 +10,7 @@
    row r + 8, the same column, above (r < 8, c < 4, k < 8). Tiles follow each other column by column,
    then panel by panel. The second plane, if any, holds what four bits cannot: the lower four bits in
    the same order (256 bytes; the first plane then has the upper ones), or a fifth bit (64 bytes:
-   bit r of byte 8 k + 2 c + h is that of row r + 8 h, column 4 k + c). */
+   bit k of byte 4 r + c is that of row r, column 4 k + c, for all 16 rows). */
 #pragma once
 #include <stdint.h>
 

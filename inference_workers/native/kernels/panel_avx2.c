@@ -6,6 +6,8 @@
 #include "simd.h"
 
 
+enum { AHEAD = 4096 }; /* bytes that are asked for before their turn */
+
 INLINE __m256 halves(const uint8_t *from) {
   return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
 }
@@ -16,39 +18,38 @@ INLINE __m256i four(const int8_t *codes) {
   return _mm256_set1_epi32(value);
 }
 
-/* Bit r of two bytes (r < 8, columns c of 4) to 0x10 in byte 4 r + c. */
-INLINE __m256i fifth(uint64_t bits) {
-  const __m256i which = _mm256_setr_epi8(0, 2, 4, 6, 0, 2, 4, 6, 0, 2, 4, 6, 0, 2, 4, 6, 0, 2, 4, 6,
-                                         0, 2, 4, 6, 0, 2, 4, 6, 0, 2, 4, 6);
-  const __m256i mask = _mm256_setr_epi8(1, 1, 1, 1, 2, 2, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 16, 16, 16,
-                                        16, 32, 32, 32, 32, 64, 64, 64, 64, -128, -128, -128, -128);
-  __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi64x((int64_t)bits), which);
-  __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, mask), mask);
-  return _mm256_and_si256(set, _mm256_set1_epi8(16));
+/* Bit `step` of each byte as 16 or 0. */
+INLINE __m256i fifth(const uint8_t *bits, const int step) {
+  __m256i all = _mm256_loadu_si256((const __m256i *)bits);
+  all = step < 4 ? _mm256_slli_epi16(all, 4 - step) : _mm256_srli_epi16(all, step - 4);
+  return _mm256_and_si256(all, _mm256_set1_epi8(16));
 }
 
-/* Products of the columns 4 first to 4 last of a tile, in 16 bits: 15 * 127 * 2 * 8 fits, and of
-   five bits 31 * 127 * 2 * 4. */
-INLINE void multiply(const uint8_t *nibbles, const uint8_t *bits, const int8_t *const *codes,
-                     int count, int first, int last, __m256i sums[MOST][2]) {
+/* Products of the columns 4 k to 4 k + 3 of a tile, added up in 16 bits. */
+INLINE void step(const uint8_t *nibbles, const uint8_t *bits, const int8_t *const *codes,
+                 const int count, const int k, __m256i sums[MOST][2]) {
   const __m256i low = _mm256_set1_epi8(15);
-  EACH(m, count) sums[m][0] = sums[m][1] = _mm256_setzero_si256();
-  _Pragma("GCC unroll 1") for (int k = first; k < last; k++) {
-    __m256i both = _mm256_loadu_si256((const __m256i *)(nibbles + 32 * k));
-    __m256i w0 = _mm256_and_si256(both, low);
-    __m256i w1 = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-    if (bits) {
-      uint64_t eight;
-      __builtin_memcpy(&eight, bits + 8 * k, 8);
-      w0 = _mm256_or_si256(w0, fifth(eight));
-      w1 = _mm256_or_si256(w1, fifth(eight >> 8));
-    }
-    EACH(m, count) {
-      __m256i x = four(codes[m] + 4 * k);
-      sums[m][0] = _mm256_add_epi16(sums[m][0], _mm256_maddubs_epi16(w0, x));
-      sums[m][1] = _mm256_add_epi16(sums[m][1], _mm256_maddubs_epi16(w1, x));
-    }
+  __m256i both = _mm256_loadu_si256((const __m256i *)(nibbles + 32 * k));
+  __m256i w0 = _mm256_and_si256(both, low);
+  __m256i w1 = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+  if (bits) {
+    w0 = _mm256_or_si256(w0, fifth(bits, k));
+    w1 = _mm256_or_si256(w1, fifth(bits + 32, k));
   }
+  EACH(m, count) {
+    __m256i x = four(codes[m] + 4 * k);
+    sums[m][0] = _mm256_add_epi16(sums[m][0], _mm256_maddubs_epi16(w0, x));
+    sums[m][1] = _mm256_add_epi16(sums[m][1], _mm256_maddubs_epi16(w1, x));
+    /* One row after the other: GCC would begin all products at once and lack registers. */
+    __asm__ volatile("" : "+x"(sums[m][0]), "+x"(sums[m][1]));
+  }
+}
+
+/* Steps first to last: 15 * 127 * 2 * 8 fits 16 bits, and of five bits 31 * 127 * 2 * 4. */
+INLINE void multiply(const uint8_t *nibbles, const uint8_t *bits, const int8_t *const *codes,
+                     const int count, const int first, const int last, __m256i sums[MOST][2]) {
+  EACH(m, count) sums[m][0] = sums[m][1] = _mm256_setzero_si256();
+  _Pragma("GCC unroll 8") for (int k = first; k < last; k++) step(nibbles, bits, codes, count, k, sums);
 }
 
 /* `parts` sections of a tile have a scale each. */
@@ -56,7 +57,7 @@ INLINE void panel(const int kind, const int count, const lm_part *part, long num
                   const lm_rows *rows, long at, float *out) {
   const long groups = rows->columns / COLUMNS;
   const long tile1 = lm_first_tile(kind), tile2 = lm_second_tile(kind);
-  const int cuts = kind == Q8G16 || kind == Q5 ? 2 : 1, step = 8 / cuts;
+  const int cuts = kind == Q8G16 || kind == Q5 ? 2 : 1, steps = 8 / cuts;
   const int scales = kind == Q8G16 ? 2 : 1, minimum = kind == Q4M || kind == Q8M;
   const float zero = lm_zero(kind);
   const uint8_t *first = part->first + number * groups * tile1;
@@ -66,17 +67,22 @@ INLINE void panel(const int kind, const int count, const lm_part *part, long num
   EACH(m, count) totals[m][0] = totals[m][1] = _mm256_setzero_ps();
   for (long g = 0; g < groups; g++, first += tile1, second += tile2) {
     const uint8_t *nibbles = first + 32 * (scales + minimum);
+    if (count == 1)
+      for (int i = 0; i < 5; i++) {
+        _mm_prefetch((const char *)first + AHEAD + 64 * i, _MM_HINT_T0);
+        if (tile2 == NIBBLES) _mm_prefetch((const char *)second + AHEAD + 64 * i, _MM_HINT_T0);
+      }
     const int8_t *codes[MOST];
     EACH(m, count) codes[m] = rows->codes + (at + m) * rows->columns + g * COLUMNS;
     __m256i whole[MOST][2] = {0};
-    for (int cut = 0; cut < cuts; cut++) {
+    _Pragma("GCC unroll 2") for (int cut = 0; cut < cuts; cut++) {
       __m256i sums[MOST][2], lower[MOST][2];
-      multiply(nibbles, kind == Q5 ? second : 0, codes, count, cut * step, (cut + 1) * step, sums);
+      multiply(nibbles, kind == Q5 ? second : 0, codes, count, cut * steps, (cut + 1) * steps, sums);
       EACH(m, count)
         EACH(h, 2)
           sums[m][h] = _mm256_madd_epi16(sums[m][h], tile2 == NIBBLES || kind == Q8_ROUGH ? sixteens : ones);
       if (tile2 == NIBBLES) {
-        multiply(second, 0, codes, count, cut * step, (cut + 1) * step, lower);
+        multiply(second, 0, codes, count, cut * steps, (cut + 1) * steps, lower);
         EACH(m, count)
           EACH(h, 2)
             sums[m][h] = _mm256_add_epi32(sums[m][h], _mm256_madd_epi16(lower[m][h], ones));

@@ -17,18 +17,11 @@ INLINE __m512i spread(const uint8_t *nibbles) {
   return _mm512_and_si512(wide, _mm512_set1_epi8(15));
 }
 
-INLINE __m512i fifths(const uint8_t *bits) {
-  /* Byte 2 c + h has rows 8 h to 8 h + 7 of column c; bit 4 r + c of the mask is row r's. */
-  uint64_t eight, mask[2];
-  __builtin_memcpy(&eight, bits, 8);
-  EACH(h, 2) {
-    const __m256i which = _mm256_set1_epi32(0x06040200);
-    const __m256i bit = _mm256_set_epi32((int)0x80808080, 0x40404040, 0x20202020, 0x10101010,
-                                         0x08080808, 0x04040404, 0x02020202, 0x01010101);
-    __m256i all = _mm256_shuffle_epi8(_mm256_set1_epi64x((int64_t)(eight >> (8 * h))), which);
-    mask[h] = _mm256_test_epi8_mask(all, bit);
-  }
-  return _mm512_maskz_set1_epi8(mask[0] | mask[1] << 32, 16);
+/* Bit `step` of each of 64 bytes as 16 or 0. */
+INLINE __m512i fifths(const uint8_t *bits, const int step) {
+  __m512i all = _mm512_loadu_si512(bits);
+  all = step < 4 ? _mm512_slli_epi16(all, 4 - step) : _mm512_srli_epi16(all, step - 4);
+  return _mm512_and_si512(all, _mm512_set1_epi8(16));
 }
 
 INLINE void panel(const int kind, const int count, const lm_part *part, long number,
@@ -47,12 +40,12 @@ INLINE void panel(const int kind, const int count, const lm_part *part, long num
     for (int cut = 0; cut < scales; cut++) {
       __m512i sums[MOST];
       EACH(m, count) sums[m] = _mm512_setzero_si512();
-      _Pragma("GCC unroll 1") for (int k = cut * step; k < (cut + 1) * step; k++) {
+      _Pragma("GCC unroll 8") for (int k = cut * step; k < (cut + 1) * step; k++) {
         __m512i w = spread(nibbles + 32 * k);
         if (kind == Q8_ROUGH) w = _mm512_slli_epi16(w, 4);
         if (tile2 == NIBBLES)
           w = _mm512_or_si512(_mm512_slli_epi16(w, 4), spread(second + 32 * k));
-        if (kind == Q5) w = _mm512_or_si512(w, fifths(second + 8 * k));
+        if (kind == Q5) w = _mm512_or_si512(w, fifths(second, k));
         EACH(m, count) {
           int32_t x;
           __builtin_memcpy(&x, rows->codes + (at + m) * rows->columns + g * COLUMNS + 4 * k, 4);

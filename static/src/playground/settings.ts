@@ -76,6 +76,7 @@ export class SettingsPanel {
       stop: [...this.stopList],
       seed: seed === "" ? null : Number(seed),
       system: this.input("system").value,
+      json_schema: this.input("json_schema").value,
     };
   }
 
@@ -89,6 +90,7 @@ export class SettingsPanel {
     this.input("max_tokens").value = String(length < 0 ? LENGTHS.length - 1 : length);
     this.input("seed").value = all.seed === null ? "" : String(all.seed);
     this.input("system").value = all.system;
+    this.input("json_schema").value = all.json_schema;
     this.stopList = [...all.stop];
     this.showStops();
     this.showValues();

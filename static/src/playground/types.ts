@@ -20,6 +20,7 @@ export interface Settings {
   stop: string[];
   seed: number | null;
   system: string;
+  json_schema: string;
 }
 
 export interface JobInfo {
@@ -96,4 +97,5 @@ export const DEFAULTS: Settings = {
   stop: [],
   seed: null,
   system: "",
+  json_schema: "",
 };

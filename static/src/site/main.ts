@@ -4,6 +4,7 @@ import "../styles/main.css";
 
 import htmx from "htmx.org";
 
+import { listenForPasskeys } from "./passkeys";
 import { listenForSheets } from "./sheets";
 import { listenForTheme } from "./theme";
 
@@ -16,6 +17,7 @@ window.htmx = htmx;
 
 listenForSheets();
 listenForTheme();
+listenForPasskeys();
 
 document.addEventListener("click", (event) => {
   const target = event.target as HTMLElement;
@@ -26,10 +28,17 @@ document.addEventListener("click", (event) => {
   if (copy) void copySnippet(copy);
 });
 
-document.addEventListener("submit", (event) => {
-  const question = (event.target as HTMLElement).dataset.confirm;
-  if (question && !window.confirm(question)) event.preventDefault();
-});
+/* While the event is on its way down, so that htmx, which listens on the form, hears no refused one. */
+document.addEventListener(
+  "submit",
+  (event) => {
+    const question = (event.target as HTMLElement).dataset.confirm;
+    if (!question || window.confirm(question)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  },
+  true,
+);
 
 async function copySnippet(button: HTMLElement): Promise<void> {
   const text = button.parentElement?.querySelector("code")?.textContent;

@@ -68,6 +68,13 @@ def test_a_disabled_user_cannot_sign_in_and_is_out_at_once(client: Client, outsi
     assert "_auth_user_id" not in again.session
 
 
+def test_signing_in_leaves_no_note_for_a_later_page(client: Client, outsider: User) -> None:
+    """The playground, where people land, shows none; another page would bring it up long after."""
+    client.post("/accounts/login/", {"login": outsider.email, "password": PASSWORD})
+    assert "_auth_user_id" in client.session
+    assert not list(client.get("/models/").context["messages"])
+
+
 def test_a_reset_link_arrives_and_works_once(client: Client, outsider: User) -> None:
     client.post("/accounts/password/reset/", {"email": outsider.email})
     link = next(line for line in mail.outbox[0].body.split() if line.startswith("http"))

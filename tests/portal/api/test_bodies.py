@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from inference_workers.contract import Guide
 from portal.api.errors import from_validation
 from portal.api.schemas import ChatRequest, CompletionRequest
 
+TEXT: dict[str, Any] = {"model": "m", "prompt": "Hello"}
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -27,8 +30,10 @@ def refused(kind: Any, body: dict[str, Any]) -> tuple[str | None, str, str]:
 @pytest.mark.parametrize(
     ("field", "value", "param"),
     [
-        ("tools", [{"type": "function"}], "tools"),
-        ("response_format", {"type": "json_object"}, "response_format"),
+        ("tools", [{"type": "function"}], "tools[0].function"),
+        ("response_format", {"type": "grammar"}, "response_format.type"),
+        ("guided_regex", "a" * 20_000, "guided_regex"),
+        ("guided_json", {"type": "object"}, "guided_json"),
         ("audio", {"voice": "x"}, "audio"),
         ("store", True, "store"),
         ("reasoning_effort", "high", "reasoning_effort"),
@@ -115,3 +120,19 @@ def test_echo_with_logprobs_scores_the_prompt() -> None:
     body = {"model": "m", "prompt": "a", "echo": True, "logprobs": 3, "max_tokens": 0}
     sampling = CompletionRequest.model_validate(body).sampling()
     assert (sampling.max_tokens, sampling.logprobs, sampling.prompt_logprobs) == (0, 3, 3)
+
+
+@pytest.mark.parametrize(("kind", "body"), [(ChatRequest, CHAT), (CompletionRequest, TEXT)])
+def test_both_endpoints_take_a_schema_or_a_pattern(kind: Any, body: dict[str, Any]) -> None:
+    def guide(**fields: Any) -> Any:
+        return kind.model_validate(body | fields).sampling().guide
+
+    schema = {"type": "object", "properties": {"名": {"type": "string"}}}
+    named = {"type": "json_schema", "json_schema": {"name": "a", "strict": True, "schema": schema}}
+    assert guide() is None
+    assert guide(response_format={"type": "text"}) is None
+    assert guide(response_format={"type": "json_object"}).text == '{"type":"object"}'
+    found = guide(response_format=named)
+    assert (found.kind, json.loads(found.text)) == ("json_schema", schema)
+    assert guide(guided_regex="yes|no") == Guide(kind="regex", text="yes|no")
+    assert "not both" in refused(kind, body | {"guided_regex": "a", "response_format": named})[2]

@@ -130,3 +130,12 @@ def test_the_page_shows_what_can_be_used_and_what_could_be(
     assert [model.pk for model in answer.context["usable"]] == ["echo"]
     assert "gemma-3-270m" in {model.pk for model in answer.context["others"]}
     assert "Gemma Terms of Use" in answer.content.decode()
+
+
+def test_where_files_lie_on_this_server_is_shown_to_operators_alone(
+    client: Client, operator: User
+) -> None:
+    add_model(model_id="mine", source="/srv/secret/mine", kind="base")
+    assert "/srv/secret" not in client.get("/models/").content.decode()
+    client.force_login(operator, "django.contrib.auth.backends.ModelBackend")
+    assert "/srv/secret" in client.get("/models/").content.decode()

@@ -42,7 +42,7 @@ class Worker:
             self.write(Started(worker=NAME))
         return claim.job
 
-    def write(self, *events: contract.Started | Delta | Finished) -> None:
+    def write(self, *events: contract.Started | Delta | Finished | contract.Failed) -> None:
         assert self.job is not None
         batch = [Append(self.job.id, self.job.epoch, self.seq + 1, events)]
         result = self.log.append(batch, worker=NAME)[0]

@@ -11,10 +11,10 @@ from django.db import connection
 from inference_workers.queue import FairQueue
 from portal.accounts.models import User
 from portal.jobs import links
-from portal.jobs.errors import IdempotencyConflict, QueueFull, Unavailable
+from portal.jobs.errors import IdempotencyConflict, ModelUnavailable, QueueFull, Unavailable
 from portal.jobs.inputs import ChatInput, TextInput
 from portal.jobs.models import Job
-from portal.jobs.services import create_job
+from portal.jobs.services import Draft, create_job, prepare_job, submit_job
 from portal.teams.models import Team
 from portal.teams.services import anonymous_team
 from portal.usage.models import Reservation
@@ -89,6 +89,25 @@ def test_a_hundred_at_once_with_one_key_make_one_job(
     assert links.queue().depth("echo") == 1
 
 
+def test_one_key_makes_one_job_when_all_were_looked_at_before_any_was_written(
+    make_job: Make, team: Team, member: User
+) -> None:
+    """What a hundred at once meet only now and then: the table refuses the second row."""
+
+    def draft() -> Draft:
+        made = prepare_job(
+            team=team, user=member, source="test", model="echo", input=TextInput("hello"),
+            sampling={"max_tokens": 8}, idempotency_key="once",
+        )  # fmt: skip
+        assert isinstance(made, Draft)
+        return made
+
+    drafts = [draft() for _ in range(4)]
+    assert {submit_job(one).pk for one in drafts} == {drafts[0].job.pk}
+    assert Job.objects.count() == Reservation.objects.count() == 1
+    assert links.queue().depth("echo") == 1
+
+
 def test_the_key_counts_even_when_the_winner_took_the_last_of_the_budget(
     make_job: Make, team: Team
 ) -> None:
@@ -108,6 +127,15 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(make_job: Make, setting
         make_job()
     assert refusal.value.retry_after >= 1
     assert Job.objects.count() == 2
+
+
+def test_a_model_that_no_worker_has_room_for_is_refused_with_the_remedy(make_job: Make) -> None:
+    links.queue().set_unplaced({"echo"}, 10)
+    with pytest.raises(ModelUnavailable, match="models place MODEL off"):
+        make_job()
+    assert not Job.objects.exists()
+    links.queue().set_unplaced((), 10)
+    assert make_job().state == Job.State.OPEN
 
 
 def test_without_redis_the_request_is_refused_and_nothing_is_written(

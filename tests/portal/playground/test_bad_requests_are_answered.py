@@ -69,6 +69,8 @@ CASES: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"settings": {"seed": -1}}, 400, "invalid_request", "seed"),
     ({"settings": {"seed": 2**64}}, 400, "invalid_request", "seed"),
     ({"settings": {"system": "\0"}}, 400, "bad_text", "system"),
+    ({"settings": {"json_schema": "{"}}, 400, "invalid_request", "json_schema"),
+    ({"settings": {"json_schema": "[]"}}, 400, "invalid_request", "json_schema"),
     ({"settings": {"nonsense": 1}}, 400, "invalid_request", "nonsense"),
     ({"client_key": "not-a-uuid"}, 400, "invalid_request", "client_key"),
     ({"nonsense": 1}, 400, "invalid_request", "nonsense"),
@@ -167,3 +169,14 @@ def test_tokens_are_counted(page: Client) -> None:
     assert count >= 7
     assert post(page, "tokens", {"model": "nope", "text": "x"}).status_code == 404
     assert post(page, "tokens", {"model": "echo", "text": ""}).json() == {"count": 0}
+
+
+def test_a_json_schema_becomes_the_jobs_guide(page: Client, conversation: Conversation) -> None:
+    settings = {"max_tokens": 4, "json_schema": ' {"type": "object"} '}
+    assert post(page, "jobs", body(conversation, settings=settings)).status_code == 201
+    guide = Job.objects.get().sampling["guide"]
+    assert guide == {"kind": "json_schema", "text": '{"type":"object"}'}
+    assert (
+        post(page, "jobs", body(conversation, settings={"json_schema": " \n"})).status_code == 201
+    )
+    assert ["guide" in job.sampling for job in Job.objects.all()].count(True) == 1

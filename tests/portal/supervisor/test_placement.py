@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.supervisor.placement import IDLE_AFTER_S, Wanted, cost, decide, threads
+from inference_workers.queue import Leases, WorkerInfo
+from portal.jobs import links
+from portal.supervisor import tree
+from portal.supervisor.placement import (
+    IDLE_AFTER_S,
+    Wanted,
+    cost,
+    decide,
+    threads,
+    unplaceable,
+)
+from portal.supervisor.watch import Watch
 
 GB = 1 << 30
 LATER = 1000.0
@@ -82,3 +94,35 @@ def test_what_is_started_fits_and_what_was_used_just_now_stays(
 
 def test_workers_share_the_cores() -> None:
     assert [threads(8, workers) for workers in (0, 1, 3, 8, 20)] == [8, 8, 2, 1, 1]
+
+
+def test_what_has_no_room_even_alone_with_the_placed_ones_is_unplaceable() -> None:
+    models = [Wanted("a", True, GB), on_demand("small"), on_demand("large", size=4 * GB)]
+    budget = cost(GB) + cost(GB)
+    assert unplaceable(models, budget=budget) == ("large",)
+    assert unplaceable(models, budget=budget - 1) == ("small", "large")
+    assert unplaceable(models, budget=100 * GB) == ()
+
+
+@pytest.mark.usefixtures("transactional_db", "redis", "echo")
+def test_the_supervisor_says_what_it_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch()
+    monkeypatch.setattr(tree, "memory_budget", lambda: 0)
+    watch._look()
+    assert links.queue().outlook("echo") == (0, True)
+    monkeypatch.setattr(tree, "memory_budget", lambda: 8 * GB)
+    watch._look()
+    assert links.queue().outlook("echo") == (0, False)
+
+
+@pytest.mark.usefixtures("transactional_db", "redis", "echo")
+def test_a_model_that_a_worker_could_not_load_takes_no_jobs_until_one_can() -> None:
+    watch = Watch()
+    watch.refused.add("echo")
+    watch._look()
+    assert links.queue().outlook("echo") == (0, True)
+    leases = Leases(links.client())
+    leases.register("w", model="echo", slots=1)
+    leases.renew("w", WorkerInfo(name="w", model="echo", state="ready"))
+    watch._look()
+    assert links.queue().outlook("echo") == (0, False)

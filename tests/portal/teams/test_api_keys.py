@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
 from auditlog.models import LogEntry
@@ -16,16 +17,18 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from portal.accounts.models import User
-from portal.teams.models import ApiKey, Membership, Team
-from portal.teams.services import (
+from portal.teams.keys import (
     KEY_PATTERN,
     KeyRefused,
     authenticate_key,
     create_key,
-    ensure_personal_team,
     is_key_live,
+    is_use_worth_noting,
+    note_use,
     revoke_key,
 )
+from portal.teams.models import ApiKey, Membership, Team
+from portal.teams.services import ensure_personal_team
 
 
 @pytest.fixture
@@ -91,19 +94,29 @@ def test_another_pepper_refuses_every_key(key: tuple[ApiKey, str], settings: Set
 
 
 def test_last_use_is_written_at_most_once_a_minute(key: tuple[ApiKey, str]) -> None:
-    row, plaintext = key
-    authenticate_key(plaintext)
+    row, _ = key
+    assert note_use(key=row)
     row.refresh_from_db()
     first = row.last_used_at
     assert first is not None
-    authenticate_key(plaintext)
+    assert not is_use_worth_noting(row)
+    assert not note_use(key=row)
     row.refresh_from_db()
     assert row.last_used_at == first
     ApiKey.objects.update(last_used_at=timezone.now() - timedelta(minutes=2))
-    authenticate_key(plaintext)
+    assert note_use(key=row)
     row.refresh_from_db()
     assert row.last_used_at is not None
     assert row.last_used_at > timezone.now() - timedelta(minutes=1)
+
+
+def test_opening_a_key_is_one_read_and_no_write(
+    key: tuple[ApiKey, str], django_assert_num_queries: Any
+) -> None:
+    with django_assert_num_queries(1):
+        authenticate_key(key[1])
+    key[0].refresh_from_db()
+    assert key[0].last_used_at is None
 
 
 @pytest.mark.parametrize("name", ["", "   ", "\0", "x" * 121])
@@ -122,7 +135,7 @@ def test_making_and_ending_a_key_is_audited(key: tuple[ApiKey, str], member: Use
 class TestThePage:
     def test_a_new_key_is_shown_once(self, client: Client, outsider: User) -> None:
         client.force_login(outsider, "django.contrib.auth.backends.ModelBackend")
-        answer = client.post("/teams/keys", {"name": "first"})
+        answer = client.post("/teams/keys", {"name": "first", "scopes": ["models", "chat"]})
         assert answer.status_code == 201
         assert answer.headers["Cache-Control"].find("no-store") >= 0
         plaintext = answer.context["plaintext"]

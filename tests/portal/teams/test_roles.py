@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.test import RequestFactory
 
 from portal.accounts.models import User
 from portal.teams import rules
 from portal.teams.models import Membership, Team
+from portal.teams.names import PERMISSION_NAMES
 from portal.teams.selectors import current_team, team_for, teams_of
 from portal.teams.services import anonymous_team, ensure_personal_team
 
@@ -54,3 +56,18 @@ def test_a_page_acts_for_the_chosen_team_and_falls_back_to_the_own(
 
 def test_the_personal_team_comes_first(member: User, team: Team) -> None:
     assert list(teams_of(member)) == [ensure_personal_team(user=member), team]
+
+
+def test_the_table_in_the_docs_is_the_rules() -> None:
+    text = (settings.BASE_DIR / "docs" / "permissions.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    head, *body = [[cell.strip(" `") for cell in row] for row in rows]
+    assert head[1:] == [role.value for role in Role]
+    told = {name: [cell == "yes" for cell in cells] for name, *cells in body}
+    assert told == {
+        permission: [rules.allows(role, permission) for role in Role] for permission in rules.LEAST
+    }
+
+
+def test_every_permission_has_a_name_for_the_page() -> None:
+    assert set(PERMISSION_NAMES) == set(rules.LEAST)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from decimal import Decimal, InvalidOperation
 from typing import IO, Any, cast
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,6 +19,7 @@ from portal.catalogue.services import (
     CatalogueError,
     add_model,
     place,
+    set_price,
     sync_builtin,
 )
 
@@ -25,7 +28,7 @@ PLACEMENTS = CatalogueModel.Placement.values
 
 
 class Command(BaseCommand):
-    help = "List, add, prepare, quantize, check, place and remove models."
+    help = "List, add, prepare, quantize, check, place, price and remove models."
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -48,6 +51,10 @@ class Command(BaseCommand):
         put = verbs.add_parser("place", help="say when workers serve it")
         put.add_argument("id")
         put.add_argument("placement", choices=PLACEMENTS)
+        price = verbs.add_parser("price", help="say what a million tokens cost, for showing costs")
+        price.add_argument("id")
+        price.add_argument("--input", default="", metavar="PRICE", help="of the prompt")
+        price.add_argument("--output", default="", metavar="PRICE", help="of what is generated")
         verbs.add_parser("remove", help="take it out, files too").add_argument("id")
 
     def handle(self, *, verb: str, **options: Any) -> None:
@@ -118,6 +125,14 @@ class Command(BaseCommand):
         place(model=model, placement=options["placement"])
         self.stdout.write(f"{model.id} is placed: {model.placement}.")
 
+    def _price(self, options: dict[str, Any]) -> None:
+        model = get(options["id"])
+        prices = [_number(options[name], f"--{name}") for name in ("input", "output")]
+        set_price(model=model, price_input=prices[0], price_output=prices[1])
+        said = [("none" if price is None else f"{price:f}") for price in prices]
+        currency = settings.LLMASOS.currency
+        self.stdout.write(f"{model.id}: {said[0]} in, {said[1]} out, {currency} a million tokens.")
+
     def _remove(self, options: dict[str, Any]) -> None:
         model = get(options["id"])
         lighter.discard(model=model)
@@ -126,6 +141,14 @@ class Command(BaseCommand):
     def _bar(self) -> Progress:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         return Progress(*columns, console=Console(file=_stream(self.stderr)))
+
+
+def _number(text: str, option: str) -> Decimal | None:
+    """Empty: no price."""
+    try:
+        return Decimal(text) if text else None
+    except InvalidOperation:
+        raise CommandError(f"{option} takes a number such as 0.25, not {text!r}.") from None
 
 
 def _stream(wrapper: OutputWrapper) -> IO[str]:

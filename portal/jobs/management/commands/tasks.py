@@ -1,4 +1,4 @@
-"""``manage.py tasks``: the keeper and the portal's background tasks, in one process."""
+"""``manage.py tasks``: the keeper, chores and the portal's background tasks, in one process."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import threading
 from typing import Any
 
 from celery.worker import WorkController
+from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from inference_workers.contract import PORTAL_QUEUE
 from portal.celery import app
+from portal.chores import Chores
 from portal.jobs.keeper import Keeper
 
 
@@ -18,7 +20,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         stop = threading.Event()
-        keeper = threading.Thread(target=Keeper().run, args=(stop,), name="keeper")
+        loops = [
+            threading.Thread(target=Keeper().run, args=(stop,), name="keeper"),
+            threading.Thread(target=Chores(settings.CHORES).run, args=(stop,), name="chores"),
+        ]
         worker: Any = app.Worker(
             pool_cls="threads",
             concurrency=2,
@@ -29,9 +34,11 @@ class Command(BaseCommand):
             without_mingle=True,
         )
         assert isinstance(worker, WorkController)
-        keeper.start()
+        for loop in loops:
+            loop.start()
         try:
             worker.start()
         finally:
             stop.set()
-            keeper.join(10)
+            for loop in loops:
+                loop.join(10)

@@ -1,0 +1,1 @@
+"""``/v1/responses``: answers that are kept, gone on from, and read again from any event."""
