@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference_workers.contract import Sampling, TokenLogprob
+from inference_workers.engine.counter import uniform
 from inference_workers.layers.linear import greedy
 from inference_workers.models.base import CausalModel
 
@@ -33,7 +34,6 @@ CANDIDATES = 256
 vocabulary of 262144), and at everything only if others might belong to the draw."""
 NUCLEUS = 2048
 """Top-p looks among so many largest probabilities first, and sorts everything only if it must."""
-_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +76,6 @@ class Choice:
 
     token: int | None
     logprob: TokenLogprob | None = None
-
-
-def uniform(seed: int, choice: int, index: int) -> float:
-    """A number in (0, 1) from a counter: three rounds of splitmix64 (Steele, Lea, Flood 2014)."""
-    state = _mix(seed)
-    state = _mix(state ^ _mix(choice + 0x9E3779B97F4A7C15))
-    state = _mix(state ^ _mix(index + 0xBF58476D1CE4E5B9))
-    return ((state >> 12) + 0.5) * 2.0**-52
-
-
-def _mix(value: int) -> int:
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
 
 
 def sample(model: CausalModel, states: Tensor, rows: Sequence[Row]) -> list[Choice]:

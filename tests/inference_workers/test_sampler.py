@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference_workers.contract import Sampling
-from inference_workers.engine.sampler import Row, _sum, choose, edit, restrict, score, uniform
+from inference_workers.engine.counter import uniform
+from inference_workers.engine.sampler import Row, _sum, choose, edit, restrict, score
 from inference_workers.layers.linear import Head, greedy
 
 LOGITS = st.lists(st.floats(-8, 8, width=32).map(lambda x: round(x, 2)), min_size=2, max_size=40)
