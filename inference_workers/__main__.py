@@ -1,4 +1,4 @@
-"""``python -m inference_workers serve | prepare | check``: the engine room's own commands.
+"""``python -m inference_workers serve | prepare | quantize | measure | check``.
 
 Each command's arguments and work live in its own module; only the chosen one is imported.
 """
@@ -13,6 +13,8 @@ from importlib import import_module
 COMMANDS = {
     "serve": ("inference_workers.serve", "load a model and serve jobs until told to stop"),
     "prepare": ("inference_workers.models.prepare", "make a model folder from a source"),
+    "quantize": ("inference_workers.models.quantize", "make a lighter model folder of another"),
+    "measure": ("inference_workers.measure", "a model folder's memory, speed and perplexity"),
     "check": ("inference_workers.models.check", "compare a model folder with its manifest"),
 }
 

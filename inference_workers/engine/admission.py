@@ -11,12 +11,14 @@ from inference_workers.errors import RequestError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the model and the cache allow. ``cache_tokens`` is what one sequence may occupy."""
+    """What the model and the cache allow. ``cache_tokens`` is what one sequence may occupy;
+    ``deterministic`` says that a request's results do not depend on what else runs."""
 
     vocabulary: int
     context_length: int
     cache_tokens: int
     digest: str
+    deterministic: bool = False
 
     def admit(self, job: Job) -> int:
         """The tokens that each choice may generate.
@@ -50,9 +52,12 @@ class Limits:
     def _served(self, job: Job) -> None:
         if job.adapter is not None:
             raise RequestError("adapter: adapters can't be served yet. Leave it out.")
-        if job.sampling.deterministic:
+        if job.sampling.deterministic and not self.deterministic:
             raise RequestError(
-                "deterministic: fixed kernels and shapes are not available yet. Leave it out."
+                "deterministic: here this model's results depend in the last digits on what else "
+                "runs. They do not where packed weights of a lean family are multiplied by the "
+                "worker's own kernels on a CPU: make a lighter version (manage.py models quantize "
+                "NAME --format int8) and ask for that, or leave it out."
             )
         if self.digest and job.model_digest and job.model_digest != self.digest:
             raise RequestError(

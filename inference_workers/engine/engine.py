@@ -87,6 +87,7 @@ class TorchEngine:
             context_length=min(context_length or shape.context_length, shape.context_length),
             cache_tokens=blocks * block_size,
             digest=digest,
+            deterministic=shape.deterministic,
         )
         self._grammars = grammars or Grammars(tokenizer, self._eos)
         self._compiling: dict[str, Compiling] = {}

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference_workers.contract import Sampling, TokenLogprob
+from inference_workers.engine.counter import uniform
 from inference_workers.layers.linear import greedy
 from inference_workers.models.base import CausalModel
 
@@ -33,7 +34,6 @@ CANDIDATES = 256
 vocabulary of 262144), and at everything only if others might belong to the draw."""
 NUCLEUS = 2048
 """Top-p looks among so many largest probabilities first, and sorts everything only if it must."""
-_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +76,6 @@ class Choice:
 
     token: int | None
     logprob: TokenLogprob | None = None
-
-
-def uniform(seed: int, choice: int, index: int) -> float:
-    """A number in (0, 1) from a counter: three rounds of splitmix64 (Steele, Lea, Flood 2014)."""
-    state = _mix(seed)
-    state = _mix(state ^ _mix(choice + 0x9E3779B97F4A7C15))
-    state = _mix(state ^ _mix(index + 0xBF58476D1CE4E5B9))
-    return ((state >> 12) + 0.5) * 2.0**-52
-
-
-def _mix(value: int) -> int:
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
 
 
 def sample(model: CausalModel, states: Tensor, rows: Sequence[Row]) -> list[Choice]:
@@ -151,7 +136,7 @@ def choose(logits: Tensor, rows: Sequence[Row]) -> list[Choice]:
 
 def score(logits: Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[TokenLogprob]:
     """Log-probabilities of ``tokens`` and of each row's ``tops`` most likely alternatives."""
-    total = logits.logsumexp(-1)
+    total = _log_total(logits)
     index = torch.tensor(tokens, device=logits.device)
     own = (logits.gather(1, index[:, None])[:, 0] - total).tolist()
     most = min(max(tops), logits.shape[1])
@@ -165,6 +150,20 @@ def score(logits: Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[To
             tokens, own, tops, ids.tolist(), values.tolist(), strict=True
         )
     ]
+
+
+def _log_total(logits: Tensor) -> Tensor:
+    """The logarithm of each row's sum of exponentials."""
+    peak = logits.amax(-1, keepdim=True)
+    return (_sum((logits - peak).exp_()).log() + peak)[:, 0]
+
+
+def _sum(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Each row's sum ``(rows, 1)``. torch cuts a long row that is alone into a piece for each
+    thread, and rounds differently: here a row's sum is its own, whatever is beside it."""
+    if x.shape[0] != 1:
+        return x.sum(-1, keepdim=True, dtype=dtype)
+    return torch.cat((x, x)).sum(-1, keepdim=True, dtype=dtype)[:1]
 
 
 @dataclass(slots=True)
@@ -307,12 +306,12 @@ def _from_candidates(
     cut = torch.where(ks > 0, weights.gather(1, (ks - 1).clamp(min=0)), 0.0)
     weights = torch.where(weights >= cut, weights, 0.0)
     ps = _column([s.top_p for s in samplings], weights)
-    mass = weights.sum(-1, keepdim=True)
+    mass = _sum(weights)
     wide = [i for i, s in enumerate(samplings) if s.top_p < 1 and not s.top_k]
     if wide:
         index = torch.tensor(wide, device=logits.device)
         everything = _cooled(logits[index], [samplings[i] for i in wide]).exp_()
-        mass[index] = everything.sum(-1, keepdim=True).double()
+        mass[index] = _sum(everything).double()
     running = weights.cumsum(-1)
     last = torch.searchsorted(running, ps * mass)
     enough = (last < CANDIDATES) | (ps >= 1)
@@ -379,7 +378,7 @@ def _keep(weights: Tensor, cut: Tensor) -> Tensor:
 
 def _nucleus(weights: Tensor, ps: Sequence[float]) -> Tensor:
     """The smallest weight of each row's shortest most likely tokens that reach ``p`` together."""
-    goal = weights.sum(-1, keepdim=True, dtype=torch.float64) * _column(ps, weights).double()
+    goal = _sum(weights, torch.float64) * _column(ps, weights).double()
     count = min(NUCLEUS, weights.shape[1])
     while True:
         values = weights.topk(count, -1).values

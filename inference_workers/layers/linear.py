@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inference_workers.layers.packing import ROWS, Kind, unpack
+from inference_workers.layers.packing import ROWS, Floats, Kind, unpack, unpacked_rows
 from inference_workers.native import Kernels, Part, kernels
 
 _BF16_OK: bool = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -61,6 +61,10 @@ class Packed:
     def dense(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         values = unpack(self.kind, self.data.numpy(), self.rows, self.columns)
         return torch.from_numpy(values).to(device=device, dtype=dtype)
+
+    def rows_between(self, start: int, stop: int) -> Floats:
+        """Some of the weights in float32; ``start`` is a multiple of 16."""
+        return unpacked_rows(self.kind, self.data.numpy(), *self.shape, start, stop)
 
     def part(self, at: int = 0) -> Part:
         """For the kernels; ``at`` is where its outputs begin. Keep ``data`` as long as it."""

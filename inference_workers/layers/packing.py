@@ -128,6 +128,18 @@ def unpack(kind: Kind, data: Bytes, rows: int, columns: int) -> Floats:
     return result
 
 
+def unpacked_rows(
+    kind: Kind, data: Bytes, rows: int, columns: int, start: int, stop: int
+) -> Floats:
+    """Rows ``start`` to ``stop`` of ``unpack``, without the others; ``start`` a multiple of 16."""
+    groups = columns // COLUMNS
+    first, last = start // ROWS, -(-stop // ROWS)
+    split = -(-rows // ROWS) * groups * kind.first
+    planes = ((0, kind.first), (split, kind.second))
+    cut = [data[at + first * groups * size : at + last * groups * size] for at, size in planes]
+    return unpack(kind, np.concatenate(cut), stop - start, columns)
+
+
 def _halves(kind: Kind, first: Bytes) -> Floats:
     """The tiles' float16 numbers as ``(panels, groups, numbers, 16)``."""
     numbers = np.ascontiguousarray(first[:, :, : 32 * kind.halves]).view(np.float16)

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
-from inference_workers.layers.packing import COLUMNS, Q4M, Q8, Bytes, Floats, Kind, pack
+from inference_workers.layers.packing import COLUMNS, Q4M, Q8, ROWS, Bytes, Floats, Kind, pack
 
 ROUNDS = 4
 """Least-squares refinements of a 4-bit group; later ones change nothing that can be measured."""
 
 
+CHUNK = 1 << 21
+"""Weights quantised at a time: bounds memory at a large vocabulary."""
+
+
+def kind_of(bits: int) -> Kind:
+    """How weights of 8 or 4 bits are packed."""
+    return Q8 if bits == 8 else Q4M
+
+
+def quantized_rows(
+    read: Callable[[int, int], Floats], rows: int, columns: int, bits: int
+) -> Iterator[Bytes]:
+    """The bytes of ``quantized``, in pieces, of a matrix that ``read(start, stop)`` gives by rows.
+
+    Holds the packed matrix and ``CHUNK`` weights, never the whole matrix in float32.
+    """
+    kind, second = kind_of(bits), []
+    step = max(ROWS, CHUNK // columns // ROWS * ROWS)
+    for start in range(0, rows, step):
+        stop = min(rows, start + step)
+        _, data = quantized(read(start, stop), bits)
+        split = -(-(stop - start) // ROWS) * (columns // COLUMNS) * kind.first
+        yield data[:split]
+        second.append(data[split:])
+    yield from second
+
+
 def quantized(values: Floats, bits: int) -> tuple[Kind, Bytes]:
     """``values`` ``(rows, columns)``, columns a multiple of 32, packed with 8 or 4 bits."""
-    return (Q8, _eight(values)) if bits == 8 else (Q4M, _four(values))
+    return kind_of(bits), _eight(values) if bits == 8 else _four(values)
 
 
 def _eight(values: Floats) -> Bytes:

@@ -22,6 +22,8 @@ class ModelShape:
 
     ``windows`` are the attention windows for which batches prepare views of the cache, the longest
     (``None``: everything) first so that shorter ones can share it. ``bytes`` counts packed copies.
+    ``deterministic``: a row's logits are the same bit by bit whatever is computed beside it and in
+    whatever chunks.
     """
 
     vocabulary: int
@@ -32,6 +34,7 @@ class ModelShape:
     device: torch.device
     bytes: int
     halves_cached: bool = False
+    deterministic: bool = False
 
     @property
     def cache_dtype(self) -> torch.dtype:

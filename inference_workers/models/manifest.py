@@ -18,11 +18,21 @@ MAX_BYTES = 64 * 1024
 _BLOCK = 1 << 20
 
 
+class Origin(BaseModel):
+    """The prepared model that a lighter one was made from."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    digest: str
+
+
 class Manifest(BaseModel):
     """A prepared model, complete.
 
     ``commit`` is the hub's exact commit, or ``None`` where there is none. ``digest`` names weights,
-    config and tokenizer (see ``digest_of``). ``format`` is how most parameters are stored.
+    config and tokenizer (see ``digest_of``). ``format`` is how most parameters are stored, or of a
+    lighter version (``quantized_from``) how its layers' are.
     ``family`` is the layer module's name; ``bytes`` the size of all files that the digest covers;
     ``prepared_at`` a UNIX time in seconds.
     """
@@ -45,6 +55,7 @@ class Manifest(BaseModel):
     kind: Literal["base", "instruct"] = "base"
     bytes: int = Field(ge=0)
     prepared_at: float
+    quantized_from: Origin | None = None
 
 
 def read_manifest(folder: Path) -> Manifest:

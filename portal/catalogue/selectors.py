@@ -45,7 +45,8 @@ class NotReady(NotPlaced):
 
 def every_model() -> QuerySet[CatalogueModel]:
     """All that was not removed, for operators."""
-    return CatalogueModel.objects.filter(removed_at=None).order_by("id")
+    found = CatalogueModel.objects.filter(removed_at=None).order_by("id")
+    return found.select_related("origin")
 
 
 def visible_models() -> QuerySet[CatalogueModel]:

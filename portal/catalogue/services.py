@@ -15,7 +15,7 @@ CatalogueError      its text names the model and the remedy
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -26,7 +26,7 @@ from django.utils import timezone
 from portal import audit
 from portal.accounts.models import User
 from portal.catalogue.builtin import BUILTIN, Builtin
-from portal.catalogue.models import CatalogueModel
+from portal.catalogue.models import STALE, CatalogueModel
 from portal.catalogue.selectors import every_model
 from portal.config import MODEL_ID
 
@@ -36,9 +36,6 @@ State = CatalogueModel.State
 
 PRICE_LIMIT = 10_000_000
 PRICE_STEP = Decimal("0.0001")
-
-STALE = timedelta(seconds=30)
-"""Without a sign of life for this long, a preparation is dead."""
 
 SOURCE = re.compile(r"echo|pypi:[a-z0-9][a-z0-9._-]*|hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|/[^\0]+")
 
@@ -130,8 +127,9 @@ def add_model(
         if every_model().filter(pk=model_id).exists():
             raise BadModel(f"There is a model {model_id} already. Choose another id.")
         reset = {"state": State.ABSENT, "digest": "", "commit": "", "family": "", "error": ""}
+        alone: dict[str, Any] = {"origin": None, "figures": {}, "bytes": 0, "format": ""}
         model, _ = CatalogueModel.objects.update_or_create(
-            pk=model_id, defaults={**fields, **reset, "placement": Placement.OFF}
+            pk=model_id, defaults={**fields, **reset, **alone, "placement": Placement.OFF}
         )
         audit.record(actor=actor, action="create", instance=model)
     return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference_workers.contract import Sampling
-from inference_workers.engine.sampler import Row, choose, edit, restrict, score, uniform
+from inference_workers.engine.counter import uniform
+from inference_workers.engine.sampler import Row, _sum, choose, edit, restrict, score
 from inference_workers.layers.linear import Head, greedy
 
 LOGITS = st.lists(st.floats(-8, 8, width=32).map(lambda x: round(x, 2)), min_size=2, max_size=40)
@@ -215,3 +217,38 @@ def test_a_head_in_parts_chooses_as_one_product_would() -> None:
     assert index.tolist() == [r.index(max(r)) for r in logits.tolist()]
     states[1] = math.nan
     assert head.greedy(states)[0].isnan().tolist() == [False, True, False, False, False]
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    """torch sums a long row that is alone in pieces, one for each thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_long_rows_sum_is_the_same_alone_and_beside_others(four_threads: None) -> None:
+    rows = torch.randn(40, 1 << 16, generator=torch.Generator().manual_seed(1)).exp()
+    alone = torch.cat([_sum(rows[i : i + 1]) for i in range(40)])
+    assert torch.equal(alone, _sum(rows))
+    assert torch.allclose(alone, rows.double().sum(-1, keepdim=True).float(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [{"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.7}, {"temperature": 2.0, "min_p": 0.01}],
+)
+def test_so_are_its_draw_and_its_log_probabilities(
+    sampling: dict[str, Any], four_threads: None
+) -> None:
+    logits = torch.randn(5, 1 << 17, generator=torch.Generator().manual_seed(1)) * 3
+    chosen = Sampling(**sampling, logprobs=2)
+    rows = [Row(sampling=chosen, seed=i, choice=0, index=i) for i in range(5)]
+    together = choose(logits.clone(), rows)
+    assert [choose(logits[i : i + 1].clone(), rows[i : i + 1])[0] for i in range(5)] == together
+    truth = logits.double().log_softmax(-1)
+    for number, found in enumerate(together):
+        assert found.logprob is not None
+        expected = float(truth[number, found.logprob.token_id])
+        assert found.logprob.logprob == pytest.approx(expected, abs=1e-4)

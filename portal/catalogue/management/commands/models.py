@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from argparse import ArgumentParser
 from decimal import Decimal, InvalidOperation
 from typing import IO, Any, cast
@@ -13,14 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from portal.catalogue import preparation
+from portal.catalogue import lighter, preparation
 from portal.catalogue.models import CatalogueModel
-from portal.catalogue.selectors import ModelUnavailable, every_model, get, prepared_folder
+from portal.catalogue.selectors import ModelUnavailable, every_model, get
 from portal.catalogue.services import (
     CatalogueError,
     add_model,
     place,
-    remove_model,
     set_price,
     sync_builtin,
 )
@@ -30,7 +28,7 @@ PLACEMENTS = CatalogueModel.Placement.values
 
 
 class Command(BaseCommand):
-    help = "List, add, prepare, check, place, price and remove models."
+    help = "List, add, prepare, quantize, check, place, price and remove models."
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -45,6 +43,10 @@ class Command(BaseCommand):
         prepare = verbs.add_parser("prepare", help="fetch and convert the weights")
         prepare.add_argument("id")
         prepare.add_argument("--force", action="store_true", help="make it again")
+        light = verbs.add_parser("quantize", help="make and measure a lighter version")
+        light.add_argument("id")
+        light.add_argument("--format", required=True, choices=lighter.FORMATS)
+        light.add_argument("--id", dest="new", default="", help="its name; else ID-FORMAT")
         verbs.add_parser("check", help="read the files again").add_argument("id")
         put = verbs.add_parser("place", help="say when workers serve it")
         put.add_argument("id")
@@ -89,6 +91,26 @@ class Command(BaseCommand):
         where = f" at {model.commit}" if model.commit else ""
         self.stdout.write(f"{model.id} is ready: {model.bytes / 1e6:.0f} MB, {model.digest}{where}")
 
+    def _quantize(self, options: dict[str, Any]) -> None:
+        model = lighter.enter(
+            origin_id=options["id"], target=options["format"], model_id=options["new"]
+        )
+        with self._bar() as bar:
+            task = bar.add_task(model.id, total=1.0)
+            model = lighter.make(
+                model_id=model.id,
+                progress=lambda done, text: bar.update(task, completed=done, description=text),
+            )
+        speed, change = model.figures["speed"], model.perplexity_change
+        self.stdout.write(
+            f"{model.id} is ready: {model.bytes / 1e6:.0f} MB on the disk "
+            f"({model.size_change:+.0f} %), {model.figures['memory'] / 1e6:.0f} MB of memory, "
+            + ", ".join(f"{rate} tokens/s at batch {batch}" for batch, rate in speed.items())
+            + "; perplexity "
+            + ", ".join(f"{name} {value:+.2f} %" for name, value in change.items())
+            + f". Next: manage.py models place {model.id} on_demand"
+        )
+
     def _check(self, options: dict[str, Any]) -> None:
         with self._bar() as bar:
             task = bar.add_task(options["id"], total=1.0)
@@ -113,8 +135,7 @@ class Command(BaseCommand):
 
     def _remove(self, options: dict[str, Any]) -> None:
         model = get(options["id"])
-        remove_model(model=model)
-        shutil.rmtree(prepared_folder(model), ignore_errors=True)
+        lighter.discard(model=model)
         self.stdout.write(f"Removed {model.id}.")
 
     def _bar(self) -> Progress:
