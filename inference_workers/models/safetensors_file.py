@@ -29,6 +29,8 @@ DTYPE_BYTES = {
 }  # fmt: skip
 PACKED = "packed"
 """The metadata's key: packed matrices as ``{name: [kind, rows, columns]}``, in JSON."""
+LAYOUT_KEY, LAYOUT = "packed_layout", "2"
+"""Which order of codes ``layers/packing.py`` and the kernels know: to be raised when it changes."""
 FORMATS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
 
 
@@ -87,7 +89,9 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
         raw = file.read(length)
     try:
         header = json.loads(raw)
-        packed = json.loads(header.get("__metadata__", {}).get(PACKED, "{}"))
+        metadata = header.get("__metadata__", {})
+        packed = json.loads(metadata.get(PACKED, "{}"))
+        layout = metadata.get(LAYOUT_KEY)
         entries = {
             str(name): _entry(path, str(name), value, packed.get(name))
             for name, value in header.items()
@@ -95,6 +99,12 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
         }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _corrupt(path, "its header is not what the format asks for") from error
+    if packed and layout != LAYOUT:
+        raise ModelError(
+            f"{path.name} was packed by another version of this program, in another order. Prepare "
+            "the model again.",
+            code="old_layout",
+        )
     _check_layout(path, entries, size - 8 - length)
     return entries
 
@@ -169,7 +179,9 @@ def write_tensors(path: Path, tensors: Iterable[Output]) -> int:
     """Write named tensors, a piece at a time, and flush them; the number of parameters."""
     listed = list(tensors)
     packed = {t.name: [t.kind, *t.shape] for t in listed if t.kind}
-    metadata = {"format": "pt"} | ({PACKED: json.dumps(packed)} if packed else {})
+    metadata = {"format": "pt"} | (
+        {PACKED: json.dumps(packed), LAYOUT_KEY: LAYOUT} if packed else {}
+    )
     header: dict[str, Any] = {"__metadata__": metadata}
     position = 0
     for tensor in listed:

@@ -23,7 +23,7 @@ from inference_workers.models.gguf_file import GgufFile
 from inference_workers.models.gguf_tokenizer import build_tokenizer
 from inference_workers.models.loader import WeightReader
 from inference_workers.models.report import silent
-from inference_workers.models.safetensors_file import to_bf16
+from inference_workers.models.safetensors_file import read_header, to_bf16
 from tests.inference_workers.model_files import write_gemma_gguf
 
 CPU = torch.device("cpu")
@@ -219,3 +219,11 @@ def test_an_unknown_architecture_names_what_is_known(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="gemma3, llama") as caught:
         converted(tmp_path / "odd.gguf", tmp_path / "out")
     assert caught.value.code == "unknown_architecture"
+
+
+def test_weights_packed_in_another_order_are_refused(gguf_path: Path, tmp_path: Path) -> None:
+    path = converted(gguf_path, tmp_path / "out") / "model.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'"packed_layout":"2"', b'"packed_layout":"1"'))
+    with pytest.raises(ModelError, match="Prepare the model again") as caught:
+        read_header(path)
+    assert caught.value.code == "old_layout"
