@@ -108,7 +108,7 @@ def enter(
 
 def _origin(origin_id: str) -> CatalogueModel:
     get(origin_id)  # names what there is, if this one is not there
-    origin = every_model().select_for_update().get(pk=origin_id)
+    origin = every_model().select_for_update(of=("self",)).get(pk=origin_id)
     if origin.origin_id is not None:
         raise BadModel(
             f"{origin.pk} is a lighter version itself. Make one of {origin.origin_id} instead."

@@ -171,7 +171,7 @@ def set_price(
             raise BadModel(f"{name} must be a number from 0 to {PRICE_LIMIT:,}, not {price}.")
     rounded = {name: price and price.quantize(PRICE_STEP) for name, price in prices.items()}
     with transaction.atomic():
-        row = every_model().select_for_update().filter(pk=model.pk).first()
+        row = every_model().select_for_update(of=("self",)).filter(pk=model.pk).first()
         if row is None:
             raise BadModel(f"{model.id} was removed meanwhile.")
         changes = {n: (getattr(row, n), p) for n, p in rounded.items() if getattr(row, n) != p}
@@ -187,7 +187,7 @@ def remove_model(*, model: CatalogueModel, actor: User | None = None) -> None:
     ``jobs`` lies above this package.
     """
     with transaction.atomic():
-        row = every_model().select_for_update().filter(pk=model.pk)
+        row = every_model().select_for_update(of=("self",)).filter(pk=model.pk)
         if not row.exists():
             return
         if row.exclude(placement=Placement.OFF).exists():
