@@ -11,7 +11,7 @@ ENDED_MS = 60_000
 class Playground:
     def __init__(self, page: Page) -> None:
         self.page = page
-        page.wait_for_selector("#composer")
+        page.wait_for_selector("#play[data-ready]", state="attached")
 
     def settings(self, *, tokens: int, temperature: float = 0.0) -> None:
         self.page.locator("#s-temperature").fill(str(temperature))
@@ -46,6 +46,24 @@ class Playground:
             }""",
             arg=count,
         )
+
+    def note(self, text: str) -> None:
+        """From now on, whether the newest answers' frames ever say so, however shortly."""
+        self.page.evaluate(
+            """text => {
+                window.noted = false;
+                const look = () => {
+                    const turn = [...document.querySelectorAll("article.turn")].at(-1);
+                    window.noted ||= turn?.textContent.includes(text) ?? false;
+                };
+                new MutationObserver(look).observe(
+                    document.body, { subtree: true, childList: true, characterData: true });
+            }""",
+            text,
+        )
+
+    def wait_noted(self) -> None:
+        self.page.wait_for_function("() => window.noted", timeout=ENDED_MS)
 
     def wait_ended(self) -> None:
         expect(self.turn.locator("[data-actions]")).to_be_visible(timeout=ENDED_MS)

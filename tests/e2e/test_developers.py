@@ -29,8 +29,11 @@ def test_a_key_is_made_fills_the_examples_and_calls(up: Up, new_context: NewCont
     tried = call(page, "/v1/chat/completions")
     expect(tried.locator("[data-status]")).to_contain_text("status 200")
     expect(tried.locator("[data-answer]")).to_contain_text("[DONE]")
-    read = call(page, "/api/v1/teams")
-    expect(read.locator("[data-answer]")).to_contain_text('"role": "owner"')
+    read = call(page, "/api/v1/models")
+    expect(read.locator("[data-answer]")).to_contain_text('"id": "echo"')
+    # A key made by one click opens nothing that changes the team.
+    refused = call(page, "/api/v1/teams")
+    expect(refused.locator("[data-answer]")).to_contain_text("insufficient_scope")
 
 
 def test_without_a_key_a_call_says_what_is_missing(up: Up, new_context: NewContext) -> None:

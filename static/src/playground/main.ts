@@ -19,3 +19,4 @@ listenForCopies(find("#talk"), (button) => {
   setTimeout(() => setText(button, t("copy")), 1600);
 });
 app.start();
+page.dataset.ready = ""; // what is typed from now on stays
