@@ -73,13 +73,15 @@ $(VENV)/.kernels: $(wildcard inference_workers/native/kernels/*.[ch]) | $(PY)
 
 # -- tests ------------------------------------------------------------------------------------------
 
-test: build $(VENV)/.dev test-web test-postgres test-browser
-	@$(MAKE) -j2 --output-sync=target test-engine test-portal
+# Side by side: much of them is waiting for processes that were killed on purpose. The longest first.
+test: build $(VENV)/.dev
+	@$(PY) -m tests.postgres --install
+	@$(PY) -m tests.e2e.chromium
+	@$(MAKE) -j2 --output-sync=target test-portal test-engine test-postgres test-browser test-web
 
 test-web: $(VENV)/.npm $(VENV)/.dev
 	@$(NODE) npm test --silent
 
-# Side by side: much of both is waiting for processes that were killed on purpose.
 test-engine: build $(VENV)/.dev
 	@$(PYTEST) -q tests/inference_workers tests/llmasos
 
