@@ -20,9 +20,11 @@ NODE = PATH="$$($(PY) deploy/node.py):$$PATH"
 TESTED_ON_POSTGRES := tests/portal/jobs tests/portal/teams tests/portal/usage
 PYTEST := $(PY) -m pytest
 
+SUITES := test-portal test-engine test-system test-browser test-postgres test-web
+
 # A setting given to make is one for the programs; make exports those of its command line itself.
 .PHONY: run build test lint bench soak clean \
-	test-web test-engine test-portal test-postgres test-browser lint-python lint-web
+	$(SUITES) lint-python lint-web
 
 run:
 	@$(MAKE) -j3 build
@@ -77,7 +79,7 @@ $(VENV)/.kernels: $(wildcard inference_workers/native/kernels/*.[ch]) | $(PY)
 test: build $(VENV)/.dev
 	@$(PY) -m tests.postgres --install
 	@$(PY) -m tests.e2e.chromium
-	@$(MAKE) -j2 --output-sync=target test-portal test-engine test-postgres test-browser test-web
+	@$(MAKE) -j3 --output-sync=target $(SUITES)
 
 test-web: $(VENV)/.npm $(VENV)/.dev
 	@$(NODE) npm test --silent
@@ -86,7 +88,11 @@ test-engine: build $(VENV)/.dev
 	@$(PYTEST) -q tests/inference_workers tests/llmasos
 
 test-portal: build $(VENV)/.dev
-	@$(PYTEST) -q --ignore=tests/e2e --ignore=tests/inference_workers --ignore=tests/llmasos
+	@$(PYTEST) -q tests/portal --ignore=tests/portal/supervisor
+
+# Whole systems, started and killed.
+test-system: build $(VENV)/.dev
+	@$(PYTEST) -q tests/portal/supervisor tests/benchmarks $(wildcard tests/test_*.py)
 
 # The same tests as on SQLite, where two rows can really be written at once.
 test-postgres: build $(VENV)/.dev
