@@ -32,6 +32,7 @@ REFERENCE = "float32"
 STORED = "as stored"
 FORMATS = (REFERENCE, STORED, "int8", "int4")
 CPU = torch.device("cpu")
+QUICK_WINDOWS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,16 @@ def measure(
         rows.append(row)
         print(_line(row), flush=True)
     return rows
+
+
+def table(folder: Path, *, quick: bool) -> dict[str, float]:
+    """Perplexity by weight format and language, for the benchmark's results."""
+    rows = measure(folder, windows=QUICK_WINDOWS if quick else None)
+    return {
+        f"{row.format}, {language}": value
+        for row in rows
+        for language, value in row.perplexity.items()
+    }
 
 
 def _row(

@@ -142,6 +142,7 @@ def _things(team: Team, member: User, worker: Worker) -> dict[str, str]:  # noqa
         "slug": version.app.slug if version else "",
         "team_id": str(team.pk),
         "pk": "1",
+        "provider_id": "none",
         "token": "x",
     }
 
