@@ -78,12 +78,13 @@ def test_an_operator_can_drain_a_worker(house: House) -> None:
 
 def test_a_claim_whose_answer_was_lost_is_given_back(house: House, rng: random.Random) -> None:
     name = house.worker()
-    for _ in range(5):
-        job = house.job(rng, tokens=5)
-        house.submit(job)
-        # In its name, between its looks: as if its own claim had lost its answer on the way.
-        if house.queue.claim(MODEL, name) is not None:
-            break
+    job = house.job(rng, tokens=5)
+    # In its name, while it stands still: as if its own claim had lost its answer on the way.
+    house.signal(name, signal.SIGSTOP)
+    house.submit(job)
+    claimed = house.queue.claim(MODEL, name)
+    house.signal(name, signal.SIGCONT)
+    assert claimed is not None
     until(partial(finished, house, job), 10, "it was given back and finished")
     assert house.reader.jobs[job.id].entries[-1].epoch == 2
 
