@@ -68,8 +68,9 @@ def canary() -> object:
         def listen() -> None:
             while True:
                 try:
-                    server.accept()[0].close()
-                    hits.append(1)
+                    connection, _ = server.accept()
+                    hits.append(1)  # before whoever came can know of it
+                    connection.close()
                 except TimeoutError:
                     continue
                 except OSError:

@@ -143,6 +143,7 @@ def _things(team: Team, member: User, worker: Worker) -> dict[str, str]:  # noqa
         "team_id": str(team.pk),
         "pk": "1",
         "provider_id": "none",
+        "session_id": "1",
         "token": "x",
     }
 
