@@ -24,7 +24,7 @@ def describe() -> dict[str, Any]:
         "flags": [flag for flag in FLAGS if flag in flags],
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "load": round(os.getloadavg()[0], 2),
