@@ -80,8 +80,14 @@ class Said:
 
 
 def said(job: Job, choice: int = 0) -> Said:
-    """What a job has said by now; of an open one, what Redis has of it."""
+    """What a job has said by now; of an open one, what Redis has of it.
+
+    The end of a row that is open still is left to be read: who starts after it would never hear of
+    it, and wait.
+    """
     found = log_of(job)
+    if job.state == Job.State.OPEN and found and found[-1].terminal:
+        found = found[:-1]
     return Said(archive.text_of(found, choice), found[-1].seq if found else 0)
 
 

@@ -13,7 +13,7 @@ from asgiref.sync import sync_to_async
 
 from inference_workers.contract import Delta, Entry
 from inference_workers.queue import Append
-from portal.jobs import links, reader, tail
+from portal.jobs import links, reader, selectors, tail
 from portal.jobs.keeper import Keeper
 from portal.jobs.models import Job
 from portal.jobs.reader import Notice
@@ -253,3 +253,15 @@ async def test_a_deleted_job_ends_its_readers(make_job: Make, worker: Worker, af
     await run(links.queue().forget)(job.pk.hex, 0)
     await run(Job.objects.filter(pk=job.pk).delete)()
     assert await read(job, after) == []
+
+
+async def test_a_page_made_between_the_end_and_its_recording_hears_of_the_end(
+    make_job: Make, worker: Worker
+) -> None:
+    """It shows what was said and reads on from there: the end must still be to come."""
+    job = await sync_to_async(make_job)()
+    await sync_to_async(worker.answer)("all ", "of it")
+    shown = await sync_to_async(selectors.said)(job)
+    assert shown.text == "all of it"
+    rest = await read(job, shown.last_seq)
+    assert [entry.event.type for entry in rest] == ["finished"]
