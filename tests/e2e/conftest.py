@@ -76,7 +76,7 @@ def sign_up(page: Page, url: str) -> str:
     page.fill("input[name=email]", email)
     page.fill("input[name=password1]", PASSWORD)
     page.click("main form button[type=submit], form[action*=signup] button[type=submit]")
-    page.wait_for_selector("#play")
+    page.wait_for_selector("#play[data-ready]", state="attached")  # what is clicked now is heard
     return email
 
 
