@@ -73,27 +73,22 @@ def _torch(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loaded:
     import torch
 
     from inference_workers.engine.engine import TorchEngine
-    from inference_workers.engine.grammar import Grammars
+    from inference_workers.models.derived import read_vocabulary
     from inference_workers.models.loader import load
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tell(0.1, "reading the tokenizer")
-    tokenizer = Tokenizer.from_file(str(settings.path / "tokenizer.json"))
-    grammars = Grammars(tokenizer, manifest.eos_token_ids)
-    grammars.warm()  # before the weights: it fits into what reading the tokenizer left free
     tell(0.2, "reading weights")
     model, _ = load(settings.path, device=device)
     tell(0.9, "making room for the cache")
     engine = TorchEngine(
         model,
-        tokenizer,
+        read_vocabulary(settings.path),
         eos_token_ids=manifest.eos_token_ids,
         slots=settings.slots or DEFAULT_SLOTS,
         kv_memory=settings.kv_memory or _room_for_cache(manifest.id, device),
         digest=manifest.digest,
         context_length=manifest.context_length,
-        grammars=grammars,
     )
     return Loaded(engine, device)

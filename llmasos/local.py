@@ -111,17 +111,18 @@ def build_engine(
     folder: Path, manifest: Manifest, *, dtype: str | None, device: str, slots: int, kv_memory: int
 ) -> Engine:
     """The engine for a prepared folder."""
-    from tokenizers import Tokenizer as Backend
-
-    tokenizer = Backend.from_file(str(folder / "tokenizer.json"))
     if manifest.family == "echo":
+        from tokenizers import Tokenizer as Backend
+
         from inference_workers.engine.echo import EchoEngine
 
+        tokenizer = Backend.from_file(str(folder / "tokenizer.json"))
         echo: Engine = EchoEngine(tokenizer, slots=slots, context_length=manifest.context_length)
         return echo
     import torch
 
     from inference_workers.engine.engine import TorchEngine
+    from inference_workers.models.derived import read_vocabulary
     from inference_workers.models.loader import load as load_model
 
     chosen = getattr(torch, dtype, None) if dtype else None
@@ -130,7 +131,7 @@ def build_engine(
     model, _ = load_model(folder, dtype=chosen, device=device)
     return TorchEngine(
         model,
-        tokenizer,
+        read_vocabulary(folder),
         eos_token_ids=manifest.eos_token_ids,
         slots=slots,
         kv_memory=kv_memory,

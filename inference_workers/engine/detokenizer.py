@@ -14,12 +14,11 @@ into U+FFFD too; here they were certain earlier and stay.
 from __future__ import annotations
 
 import codecs
-import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Sequence
 
 from tokenizers import Tokenizer
+
+from inference_workers.vocabulary import Table, Vocabulary
 
 REPLACEMENT = "\ufffd"
 WINDOW = 4
@@ -35,21 +34,21 @@ class Detokenizer:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        words: Tokenizer | Vocabulary,
         prompt_ids: Sequence[int],
         stop: Sequence[str] = (),
         *,
         min_tokens: int = 0,
     ) -> None:
-        vocabulary = _vocabulary(tokenizer)
+        vocabulary = Vocabulary.of(words)
         self._special = vocabulary.special
         prompt = [i for i in prompt_ids[-64:] if i not in self._special]
         if not prompt and len(prompt_ids) > 64:
             prompt = [i for i in prompt_ids if i not in self._special]
         self._characters: _Concatenating | _Windowed = (
-            _Windowed(tokenizer, prompt)
-            if vocabulary.rule is None
-            else _Concatenating(vocabulary, prompt)
+            _Windowed(vocabulary.tokenizer, prompt)
+            if vocabulary.table is None
+            else _Concatenating(vocabulary.table, prompt)
         )
         self._stops = [_StopMatcher(text) for text in stop if text]
         self._held = ""
@@ -117,36 +116,34 @@ class _StopMatcher:
 class _Concatenating:
     """For decoders that join tokens' bytes: an incremental UTF-8 decoder over them."""
 
-    def __init__(self, vocabulary: _Vocabulary, prompt: Sequence[int]) -> None:
-        self._vocabulary = vocabulary
+    def __init__(self, table: Table, prompt: Sequence[int]) -> None:
+        self._table = table
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        rule = vocabulary.rule
-        self._strip = rule.strip if rule is not None else 0
-        self._strip_character = rule.strip_character if rule is not None else ""
+        self._strip = table.strip
         # Two views of the prompt are enough: its beginning, for a decoder that strips the text's
         # first characters, and its last bytes, where a character may be unfinished.
         for token_id in prompt:
             if not self._strip:
                 break
-            self._stripped(vocabulary.bytes_of(token_id).decode("utf-8", errors="replace"))
+            self._stripped(table.bytes_of(token_id).decode("utf-8", errors="replace"))
         tail: list[bytes] = []
         size = 0
         for token_id in reversed(prompt):
-            tail.append(vocabulary.bytes_of(token_id))
+            tail.append(table.bytes_of(token_id))
             size += len(tail[-1])
             if size >= WINDOW:
                 break
         self._decoder.decode(b"".join(reversed(tail)))
 
     def push(self, token_id: int) -> str:
-        return self._stripped(self._decoder.decode(self._vocabulary.bytes_of(token_id)))
+        return self._stripped(self._decoder.decode(self._table.bytes_of(token_id)))
 
     def flush(self) -> str:
         return self._stripped(self._decoder.decode(b"", final=True))
 
     def _stripped(self, text: str) -> str:
         while self._strip and text:
-            if text[0] != self._strip_character:
+            if text[0] != self._table.strip_character:
                 self._strip = 0
                 break
             text = text[1:]
@@ -182,112 +179,3 @@ class _Windowed:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
-
-
-class _Rule:
-    """How a concatenating decoder turns a token's name into bytes."""
-
-    def __init__(self) -> None:
-        self.byte_level = False
-        self.byte_fallback = False
-        self.replace: list[tuple[str, str]] = []
-        self.strip = 0
-        self.strip_character = ""
-
-    @classmethod
-    def read(cls, decoder: Any) -> _Rule | None:
-        """The rule of a tokenizer's decoder, or ``None`` when it doesn't just concatenate."""
-        if decoder is None:
-            return None
-        spec = json.loads(decoder.__getstate__())
-        rule = cls()
-        for part in spec["decoders"] if spec["type"] == "Sequence" else [spec]:
-            if not rule._take(part):
-                return None
-        if rule.byte_level == rule.byte_fallback or (rule.byte_level and rule.replace):
-            return None
-        return rule
-
-    def _take(self, part: dict[str, Any]) -> bool:
-        match part:
-            case {"type": "ByteLevel"}:
-                self.byte_level = True
-            case {"type": "ByteFallback"}:
-                self.byte_fallback = True
-            case {"type": "Replace", "pattern": {"String": old}, "content": new}:
-                self.replace.append((old, new))
-            case {"type": "Strip", "content": character, "start": start, "stop": 0}:
-                self.strip, self.strip_character = start, character
-            case {"type": "Fuse"}:
-                pass
-            case _:
-                return False
-        return True
-
-    def encode(self, token: str) -> bytes:
-        """A token's bytes from its name in the vocabulary."""
-        if self.byte_level:
-            values = [_BYTE_OF.get(character) for character in token]
-            return token.encode() if None in values else bytes(v for v in values if v is not None)
-        for old, new in self.replace:
-            token = token.replace(old, new)
-        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-            try:
-                return bytes([int(token[3:5], 16)])
-            except ValueError:
-                pass
-        return token.encode()
-
-
-class _Vocabulary:
-    """What all choices of one tokenizer share: special ids, and bytes of the tokens seen so far."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.rule = _Rule.read(tokenizer.decoder)
-        added: Iterable[tuple[int, Any]] = tokenizer.get_added_tokens_decoder().items()
-        self.special = frozenset(i for i, token in added if token.special)
-        self._name_of = tokenizer.id_to_token
-        self._bytes: dict[int, bytes] = {}
-
-    def bytes_of(self, token_id: int) -> bytes:
-        """Empty for an id that the tokenizer doesn't know: some models' matrices are padded."""
-        known = self._bytes.get(token_id)
-        if known is None:
-            name = self._name_of(token_id)
-            known = b"" if name is None or self.rule is None else self.rule.encode(name)
-            self._bytes[token_id] = known
-        return known
-
-
-def bytes_of_tokens(tokenizer: Tokenizer) -> Callable[[int], bytes] | None:
-    """What each token adds to the text, special ones as they are spelled; ``None`` where that
-    depends on its neighbours. It keeps nothing, unlike the detokenizer."""
-    rule = _Rule.read(tokenizer.decoder)
-    if rule is None:
-        return None
-
-    def bytes_of(token_id: int) -> bytes:
-        name = tokenizer.id_to_token(token_id)
-        return b"" if name is None else rule.encode(name)
-
-    return bytes_of
-
-
-def _byte_of() -> dict[str, int]:
-    """GPT-2's names of bytes: printable ones name themselves, the others follow from U+0100."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    names = {chr(b): b for b in printable}
-    others = [b for b in range(256) if b not in set(printable)]
-    names.update({chr(0x100 + i): b for i, b in enumerate(others)})
-    return names
-
-
-_BYTE_OF = _byte_of()
-_vocabularies: WeakKeyDictionary[Tokenizer, _Vocabulary] = WeakKeyDictionary()
-
-
-def _vocabulary(tokenizer: Tokenizer) -> _Vocabulary:
-    known = _vocabularies.get(tokenizer)
-    if known is None:
-        known = _vocabularies[tokenizer] = _Vocabulary(tokenizer)
-    return known

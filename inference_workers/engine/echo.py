@@ -32,6 +32,7 @@ from inference_workers.contract import (
 from inference_workers.engine.detokenizer import Detokenizer
 from inference_workers.engine.protocol import EngineEvent, EngineStats
 from inference_workers.errors import RequestError
+from inference_workers.vocabulary import Vocabulary
 
 BOS, EOS = 256, 257
 BLOCK = 16
@@ -60,7 +61,7 @@ class EchoEngine:
         chunk: int = 512,
         on_poison: Callable[[], None] | None = None,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._vocabulary = Vocabulary.of(tokenizer)
         self._slots = slots
         self._context = context_length
         self._step_seconds = step_seconds
@@ -94,7 +95,7 @@ class EchoEngine:
         self._requests[job.id] = _Request(job, choices, scored=bool(logged))
 
     def _detokenizer(self, job: Job) -> Detokenizer:
-        return Detokenizer(self._tokenizer, job.input_ids, job.sampling.stop)
+        return Detokenizer(self._vocabulary, job.input_ids, job.sampling.stop)
 
     def cancel(self, job_id: str) -> None:
         if request := self._requests.get(job_id):

@@ -32,6 +32,7 @@ from inference_workers.engine.scheduler import Scheduled, Scheduler
 from inference_workers.engine.streams import Tracked
 from inference_workers.errors import ConfigError, RequestError
 from inference_workers.models.base import CausalModel
+from inference_workers.vocabulary import Vocabulary
 
 BLOCK_SIZE = 16
 DEFAULT_KV_MEMORY = 512 << 20
@@ -50,14 +51,13 @@ class TorchEngine:
     """One model, many requests. Keeps ``protocol.Engine``.
 
     ``kv_memory`` is in bytes; ``token_budget`` bounds the prompt tokens of a step, which bounds how
-    long running streams wait for a new one's prompt; ``digest`` names the weights. ``grammars``
-    compiles guides; a worker gives one that is warm.
+    long running streams wait for a new one's prompt; ``digest`` names the weights.
     """
 
     def __init__(
         self,
         model: CausalModel,
-        tokenizer: Tokenizer,
+        words: Tokenizer | Vocabulary,
         *,
         eos_token_ids: Iterable[int] = (),
         slots: int = 32,
@@ -67,7 +67,6 @@ class TorchEngine:
         digest: str = "",
         context_length: int | None = None,
         reuse_prefixes: bool = True,
-        grammars: Grammars | None = None,
     ) -> None:
         shape = model.shape
         blocks = kv_memory // (shape.token_bytes() * block_size)
@@ -77,7 +76,7 @@ class TorchEngine:
                 f"each be at least one block ({shape.token_bytes() * block_size} bytes), 1 and 1."
             )
         self._model = model
-        self._tokenizer = tokenizer
+        self._vocabulary = Vocabulary.of(words)
         self._eos = frozenset(eos_token_ids)
         self._cache = BlockCache(blocks, block_size, digest=digest, reuse=reuse_prefixes)
         self._scheduler = Scheduler(self._cache, slots=slots, budget=token_budget, beside=BESIDE)
@@ -89,7 +88,7 @@ class TorchEngine:
             digest=digest,
             deterministic=shape.deterministic,
         )
-        self._grammars = grammars or Grammars(tokenizer, self._eos)
+        self._grammars = Grammars(self._vocabulary, self._eos)
         self._compiling: dict[str, Compiling] = {}
         self._jobs: dict[str, Tracked] = {}
         self._events: dict[str, list[EngineEvent]] = {}
@@ -106,7 +105,7 @@ class TorchEngine:
         if job.id in self._jobs:
             raise RequestError(f"Job {job.id} is already running here.", code="duplicate_job")
         limit = self._limits.admit(job)
-        tracked = Tracked(job, self._tokenizer, limit, self._eos)
+        tracked = Tracked(job, self._vocabulary, limit, self._eos)
         tracked.replay(logged)
         guide, going_on = job.sampling.guide, tracked.unfinished()
         if guide is not None and limit and going_on:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from tokenizers import Tokenizer
-
 from inference_workers.contract import Delta, Job, TokenLogprob, Usage
 from inference_workers.engine.detokenizer import Detokenizer
 from inference_workers.engine.grammar import Grammar, Mask
 from inference_workers.engine.request import Request
 from inference_workers.errors import RequestError
+from inference_workers.vocabulary import Vocabulary
 
 Finish = Literal["stop", "length"]
 
@@ -20,7 +19,7 @@ class Stream:
     """One choice: counts tokens, makes text, knows when to end. A function of prompt and tokens."""
 
     def __init__(
-        self, tokenizer: Tokenizer, job: Job, limit: int, end_tokens: frozenset[int]
+        self, vocabulary: Vocabulary, job: Job, limit: int, end_tokens: frozenset[int]
     ) -> None:
         sampling = job.sampling
         self.tokens: list[int] = []
@@ -31,7 +30,7 @@ class Stream:
         self._limit = limit
         self._stopping = frozenset(self.ends)
         self._text = Detokenizer(
-            tokenizer, job.input_ids, sampling.stop, min_tokens=sampling.min_tokens
+            vocabulary, job.input_ids, sampling.stop, min_tokens=sampling.min_tokens
         )
 
     def take(self, token: int) -> str:
@@ -71,13 +70,13 @@ class Tracked:
     def __init__(
         self,
         job: Job,
-        tokenizer: Tokenizer,
+        vocabulary: Vocabulary,
         limit: int,
         end_tokens: frozenset[int],
     ) -> None:
         self.job = job
         self.limit = limit
-        self.streams = [Stream(tokenizer, job, limit, end_tokens) for _ in range(job.sampling.n)]
+        self.streams = [Stream(vocabulary, job, limit, end_tokens) for _ in range(job.sampling.n)]
         self.requests: dict[int, Request] = {}
         self.cached: int | None = None
         self.scores: list[TokenLogprob] | None = (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from inference_workers.errors import ModelError
 from inference_workers.layers.packing import KINDS
+from inference_workers.models.derived import resolved_config
 from inference_workers.models.folder import find_weights, read_config
 from inference_workers.models.manifest import Manifest, read_manifest
 from inference_workers.models.resources import require_memory
@@ -115,9 +116,12 @@ def load(
     import torch
 
     from inference_workers.layers.linear import compute_dtype, packed_dtype, stays_packed
+    from inference_workers.models.registry import build, is_lean
 
     manifest = read_manifest(folder)
-    config = library_config(folder, manifest.id)
+    config = resolved_config(folder)
+    if config is None or not is_lean(config):
+        config = library_config(folder, manifest.id)
     place = torch.device(device)
     packed = manifest.format in PACKED_FORMATS
     if dtype is None and packed:
@@ -135,8 +139,6 @@ def load(
             size = manifest.bytes
         needed = int(size * MEMORY_MARGIN)
         require_memory(needed, manifest.id)
-    from inference_workers.models.registry import build
-
     with WeightReader(folder) as weights:
         try:
             model = build(config, weights, dtype=dtype, device=device)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from inference_workers.errors import ModelError
 from inference_workers.models import describe, hub
+from inference_workers.models.derived import derive
 from inference_workers.models.describe import Kind
 from inference_workers.models.echo_folder import write_echo
 from inference_workers.models.folder import (
@@ -75,6 +77,9 @@ def prepare(
             ready = _make(source, model_id, out, progress, kind)
             progress(1.0, f"{model_id} is prepared")
         else:
+            if ready.family != "echo":
+                with suppress(OSError):  # a folder that is only read is served as well
+                    derive(out)
             progress(1.0, f"{model_id} is already prepared")
         if family is not None and ready.family != family:
             raise ModelError(
@@ -108,6 +113,7 @@ def _make(source: str, model_id: str, out: Path, progress: Report, kind: Kind | 
             manifest = describe.describe(
                 folder, model_id=model_id, source=source, commit=commit, kind=kind
             )
+            derive(folder)
         write_manifest(folder, manifest)
         if not source.startswith("pypi:") and source != "echo":
             progress(0.95, "Trying the weights")

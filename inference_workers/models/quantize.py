@@ -22,6 +22,7 @@ from inference_workers.errors import ModelError
 from inference_workers.layers.packing import COLUMNS, KINDS, Floats
 from inference_workers.layers.quantize import kind_of, quantized_rows
 from inference_workers.models import describe
+from inference_workers.models.derived import derive, resolved_config
 from inference_workers.models.folder import INDEX, find_weights
 from inference_workers.models.loader import WeightReader, library_config
 from inference_workers.models.manifest import (
@@ -81,10 +82,10 @@ def quantize(path: Path, target: Format, model_id: str, out: Path, progress: Rep
 def require_lean(path: Path, origin: Manifest) -> None:
     """Raises ``ModelError`` where packed weights would not be used as they are."""
     if origin.family != "echo":
-        config = library_config(path, origin.id)
-        from inference_workers.models.registry import LEAN
+        config = resolved_config(path) or library_config(path, origin.id)
+        from inference_workers.models.registry import is_lean
 
-        if any(family.supports(config) for family in LEAN):
+        if is_lean(config):
             return
     raise ModelError(
         f"{origin.id} (family {origin.family}) can't have a lighter version: nothing here "
@@ -169,6 +170,7 @@ def _make(
         )
         made = Origin(id=origin.id, digest=origin.digest)
         manifest = found.model_copy(update={"format": target, "quantized_from": made})
+        derive(folder)
         write_manifest(folder, manifest)
     return manifest
 

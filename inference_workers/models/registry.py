@@ -13,7 +13,6 @@ from inference_workers.layers.linear import Matrix, Packed
 from inference_workers.models.base import CausalModel
 from inference_workers.models.bloom import Bloom
 from inference_workers.models.gemma3 import Gemma3
-from inference_workers.models.generic import Generic
 from inference_workers.models.llama import Llama
 from inference_workers.models.mistral import Mistral
 from inference_workers.models.opt import Opt
@@ -23,6 +22,11 @@ LEAN = (Llama, Mistral, Qwen2, Qwen3, Gemma3, Opt, Bloom)
 ROW_BY_ROW = (Llama, Mistral, Qwen2, Qwen3, Gemma3)
 """Families that compute, where their weights are packed, with kernels of our own and sums alone:
 torch's products and activations may round a row differently beside other rows."""
+
+
+def is_lean(config: Any) -> bool:
+    """Whether a module of our own serves this configuration."""
+    return any(family.supports(config) for family in LEAN)
 
 
 def build(
@@ -50,6 +54,8 @@ def build(
                         deterministic=family in ROW_BY_ROW and bool(packed) and all(packed),
                     )
                 return model
+        from inference_workers.models.generic import Generic  # the only one that needs transformers
+
         return Generic(config, weights, dtype=dtype, device=place)
 
 

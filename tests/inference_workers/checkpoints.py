@@ -11,10 +11,10 @@ import transformers
 from tokenizers import Tokenizer, decoders, models
 
 from inference_workers.contract import Delta, Job, Sampling
-from inference_workers.engine.detokenizer import _byte_of
 from inference_workers.engine.engine import TorchEngine
 from inference_workers.models import registry
 from inference_workers.models.base import CausalModel
+from inference_workers.vocabulary import _byte_of
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

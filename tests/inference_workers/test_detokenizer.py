@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from inference_workers.engine.detokenizer import REPLACEMENT, Detokenizer, _byte_of
+from inference_workers.engine.detokenizer import REPLACEMENT, Detokenizer
+from inference_workers.vocabulary import _byte_of
 
 CORPUS = "the cat sat on the mat 你好世界 caf\u00e9 \U0001f600\U0001f44d na\u00efve"
 

@@ -64,6 +64,7 @@ def test_a_folder_becomes_a_prepared_model(origin: Path, tmp_path: Path) -> None
     assert check(tmp_path / "out", silent()) == manifest
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "manifest.json", "model.safetensors", "config.json", "tokenizer.json",
+        "config.resolved.json", "vocabulary.table",
     }  # fmt: skip
 
 
