@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import secrets
+from functools import partial
 
 import pytest
 
 from tests.faults.guided import killed_inside_json
+from tests.faults.house import a_house
 from tests.faults.redis_loss import flushed_redis, killed_redis
-from tests.faults.report import Row
+from tests.faults.report import Row, tokens_of
+from tests.faults.small_model import explains, small_llama
 from tests.faults.stop import cancelled_jobs
 from tests.faults.worker_death import (
     frozen_worker,
@@ -37,6 +41,21 @@ def test_a_killed_worker_is_only_a_pause(seed: int) -> None:
 
 def test_a_killed_torch_worker_is_only_a_pause(seed: int) -> None:
     kept(killed_workers(doses=1, streams=12, seed=seed, small_model=True))
+
+
+def test_rounding_is_no_excuse_for_a_lost_or_changed_token(seed: int) -> None:
+    rng = random.Random(seed)
+    with a_house(prepare=small_llama) as house:
+        for _ in range(4):
+            job = house.job(rng, tokens=200)
+            tokens = tokens_of(house.undisturbed(job))
+            said = partial(explains, house.folder / "model", job)
+            at = len(tokens) // 2
+            assert said(tokens)
+            assert not said([*tokens[:at], (tokens[at] + 9) % 256, *tokens[at + 1 :]])
+            if job.sampling.temperature:  # a greedy answer may go round in circles
+                assert not said([*tokens[:at], *tokens[at + 1 :]])
+                assert not said([*tokens[:at], tokens[at], *tokens[at:]])
 
 
 def test_a_kill_inside_json_leaves_it_valid_and_identical(seed: int) -> None:
