@@ -12,6 +12,7 @@ from inference_workers.contract import Delta, Entry, Finished, Guide, Job, Sampl
 from tests.faults.house import House, a_house, until
 from tests.faults.report import Row, judge
 from tests.faults.small_model import small_llama
+from tests.faults.worker_death import recovered
 
 ORDER = {
     "type": "object",
@@ -50,6 +51,7 @@ def killed_inside_json(*, doses: int, streams: int, seed: int, lease: float = 2.
             inside += count
             house.signal(victim, signal.SIGKILL)
             house.worker(slots=slots)
+            recovered(house)
         until(lambda: not house.reader.open(), 120, "every stream ends")
         judge(house, row, jobs)
         followed = [house.reader.jobs[job.id].entries for job in jobs]

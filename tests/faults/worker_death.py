@@ -46,7 +46,8 @@ def killed_workers(
             begin = time.monotonic()
             house.worker(slots=slots)
             starts.append(time.monotonic() - begin)
-            _recovered(house, rng)
+            recovered(house)
+            time.sleep(rng.uniform(0, 0.3))
         until(lambda: not house.reader.open(), 120, "every stream ends")
         model = house.folder / "model"
         rounded = judge(
@@ -106,9 +107,9 @@ def _is_in(house: House, job_id: str, phase: str) -> bool:
     return phase == "decode" or len(entries) > 55
 
 
-def _recovered(house: House, rng: random.Random) -> None:
-    """Every stream has a new token since the kill, then a random while. A start is not enough: two
-    deaths without a token in between would end the job, as they should."""
+def recovered(house: House) -> None:
+    """Every stream has a new token since the kill. A start is not enough: two deaths without a
+    token in between would end the job, as they should."""
     before = {i: house.reader.jobs[i].tokens for i in house.reader.open()}
     until(
         lambda: all(
@@ -119,7 +120,6 @@ def _recovered(house: House, rng: random.Random) -> None:
         120,
         "every stream goes on",
     )
-    time.sleep(rng.uniform(0, 0.3))
 
 
 def poison(*, batch: int, seed: int) -> Row:
