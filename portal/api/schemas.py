@@ -66,6 +66,7 @@ class Request(Strict):
     stop: str | list[str] | None = None
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] | None = None
     ignore_eos: bool | None = None
+    deterministic: bool | None = None
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     guided_regex: Text | None = None
     stream: bool | None = None
@@ -139,6 +140,7 @@ class Request(Strict):
             "presence_penalty",
             "frequency_penalty",
             "ignore_eos",
+            "deterministic",
         )
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return Sampling(

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from openai import AsyncOpenAI, NotFoundError, OpenAI
+from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 
 from tests.running import MODEL
 
@@ -138,6 +138,18 @@ def test_ignore_eos_goes_on_after_the_end(client: OpenAI) -> None:
     assert on.choices[0].finish_reason == "length"
     assert on.usage is not None
     assert on.usage.completion_tokens == 8
+
+
+def test_a_deterministic_answer_comes_again(client: OpenAI) -> None:
+    again = [
+        client.completions.create(
+            model=MODEL, prompt="ab", max_tokens=8, seed=3, extra_body={"deterministic": True}
+        )
+        for _ in range(2)
+    ]
+    assert again[0].choices[0].text == again[1].choices[0].text
+    with pytest.raises(BadRequestError, match="deterministic"):
+        client.completions.create(model=MODEL, prompt="a", extra_body={"deterministic": "very"})
 
 
 def test_chat_logprobs_name_tokens_and_bytes(client: OpenAI) -> None:
