@@ -11,20 +11,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import engine, goals, machine, portal, worker
+from benchmarks import engine, goals, machine, own_time, portal, worker
 from benchmarks.comparison import BATCHES
 from benchmarks.process import SideError
 from inference_workers.errors import ModelError
 from inference_workers.models.manifest import read_manifest
+from tests import postgres
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("engine", "worker", "portal")
+PARTS = ("engine", "worker", "portal", "request", "usage")
 
 
 def main() -> int:
@@ -72,9 +75,34 @@ def _measured(part: str, folder: Path, made: Path, given: argparse.Namespace) ->
         started = worker.measure(folder, **({"starts": 2, "kv_memory": 64 << 20} if quick else {}))
         print(f"\n{started.line()}", flush=True)
         return {"worker": started.as_dict()}
+    if part == "request":
+        cost = own_time.measure(100 if quick else 300)
+        print("\n" + "\n".join(cost.lines()), flush=True)
+        return {"request": cost.as_dict()}
+    if part == "usage":
+        return _usage_pages(100_000 if quick else 1_000_000)
     through = portal.measure(folder, **({"rounds": 1, "tokens": 48} if quick else {}))
     print("\n" + "\n".join(through.lines()), flush=True)
     return {"portal": asdict(through)}
+
+
+def _usage_pages(jobs: int) -> dict[str, Any]:
+    """In a process with a PostgreSQL of its own, which decides its settings as it begins."""
+    try:
+        postgres.binaries()
+    except postgres.NoPostgresError as error:
+        print(f"\nThe usage pages are left out: {error}. Install PostgreSQL first.")
+        return {}
+    print(f"\na team's pages with {jobs:,} jobs, on PostgreSQL", flush=True)
+    with tempfile.TemporaryDirectory() as folder, postgres.server() as url:
+        results = Path(folder, "usage.json")
+        command = [sys.executable, "-m", "benchmarks.usage", "--jobs", str(jobs)]
+        subprocess.run(
+            [*command, "--results", str(results)],
+            env=os.environ | {"DATABASE_URL": url},
+            check=True,
+        )
+        return {"usage": json.loads(results.read_text())}
 
 
 def _arguments() -> argparse.Namespace:

@@ -23,6 +23,10 @@ THROUGH = 0.85
 """Tokens per second through the portal, over the engine alone."""
 ADDED_MS = 30.0
 """What the portal adds to the first token."""
+REQUEST_MS = 10.0
+"""A request with a key, from its arrival until its job is queued."""
+PAGE_MS = 300.0
+"""A usage page with a million jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,13 @@ def held_against(results: Mapping[str, Any]) -> list[Goal]:
         added = portal["first_portal_ms"] - portal["first_alone_ms"]
         what = "the portal's part of the first token, p50"
         found.append(Goal(what, ADDED_MS, added, "ms", most=True))
+    if request := results.get("request"):
+        what = "a request with a key until its job is queued, p50"
+        found.append(Goal(what, REQUEST_MS, request["plain"]["p50_ms"], "ms", most=True))
+    if usage := results.get("usage"):
+        slowest = max(page["p50_ms"] for page in usage["pages"].values())
+        what = f"the slowest usage page with {usage['jobs']:,} jobs, p50"
+        found.append(Goal(what, PAGE_MS, slowest, "ms", most=True))
     return found
 
 

@@ -1,16 +1,42 @@
-"""Database work from async code: in a thread, on a connection that is checked before and after."""
+"""Database work from async code: in one of a few threads that stay, on a connection that is checked
+before and after.
+
+Code that asgiref calls thread-sensitive gets a thread of its own for each request, and with it a
+new connection. To SQLite that means to open the file and to read the whole schema, which costs more
+than most of our statements; here a thread keeps its connection.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar, cast
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar, cast
 
-from channels.db import database_sync_to_async
+from asgiref.sync import SyncToAsync
+from django.db import close_old_connections, connections
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+THREADS = 12
+"""Fewer than PostgreSQL's pool has connections, so that pages find some, too."""
+
+_pool = ThreadPoolExecutor(THREADS, thread_name_prefix="database")
+
+
+class _InPool(SyncToAsync[..., Any]):
+    def thread_handler(self, loop: Any, *args: Any, **kwargs: Any) -> Any:
+        close_old_connections()
+        try:
+            return super().thread_handler(loop, *args, **kwargs)  # type: ignore[no-untyped-call]
+        finally:
+            for connection in connections.all(initialized_only=True):
+                if connection.vendor == "sqlite":  # it grows old by an error alone
+                    connection.close_at = 0.0 if connection.errors_occurred else None
+            close_old_connections()
+
 
 def in_thread(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
-    """channels' ``database_sync_to_async`` with its types kept."""
-    return cast(Callable[P, Awaitable[T]], database_sync_to_async(function))
+    """``function`` to be awaited. Its context is the caller's."""
+    pooled = _InPool(function, thread_sensitive=False, executor=_pool)
+    return cast(Callable[P, Awaitable[T]], pooled)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from channels.db import database_sync_to_async
 from django.http import HttpRequest
 from ninja.security import HttpBearer
 
@@ -20,9 +19,10 @@ from portal.api.errors import ApiError
 from portal.api.scopes import scope_of
 from portal.teams.keys import KeyRejected, open_key
 from portal.teams.models import ApiKey, Team
+from portal.threads import in_thread
 from portal.usage import acting
 from portal.usage.acting import Acting
-from portal.usage.limits import RateLimited, acheck_key, alook_at_tokens, headers_of
+from portal.usage.limits import Allowance, RateLimited, alook_at_tokens, check_key, headers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,55 +42,61 @@ class KeyAuth(HttpBearer):
     """``Authorization: Bearer llm_…``; ``request.auth`` becomes a ``Caller``."""
 
     async def __call__(self, request: HttpRequest) -> Caller:
-        key = await self._key(request)
-        caller = Caller(key, key.team, key.created_by, Acting(key))
+        match = request.resolver_match
+        scope = scope_of(match.route if match else "")
+        try:
+            key, counted = await _open(_secret(request), scope)
+        except KeyRejected as error:
+            raise rejected(error) from None
+        requests = counted.left if isinstance(counted, RateLimited) else counted
+        caller = Caller(key, key.team, key.created_by, Acting(key, requests))
         request.auth = caller  # type: ignore[attr-defined]  # its limits go onto refusals as well
-        self._check_scope(request, key)
-        await self._count(caller)
+        if counted is None:
+            raise _lacking(key, scope)
+        if isinstance(counted, RateLimited):
+            raise too_often(counted) from counted
         acting.act(caller.acting)
         revocation.watch(request, key)
         last_use.note(key)
         return caller
 
-    @staticmethod
-    async def _key(request: HttpRequest) -> ApiKey:
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-        secret = secret.strip()
-        if scheme.lower() != "bearer" or not secret:
-            raise ApiError(
-                401,
-                "Give your team's API key in the header 'Authorization: Bearer llm_…'. "
-                "Keys are made on the team's page.",
-                code="invalid_api_key",
-            )
-        try:
-            key: ApiKey = await database_sync_to_async(open_key)(secret)
-        except KeyRejected as error:
-            raise rejected(error) from None
-        return key
-
-    @staticmethod
-    def _check_scope(request: HttpRequest, key: ApiKey) -> None:
-        match = request.resolver_match
-        scope = scope_of(match.route if match else "")
-        if scope not in key.scopes:
-            raise ApiError(
-                403,
-                f"This API key lacks the scope '{scope}'; it has: {', '.join(key.scopes)}. Use "
-                "another key, or have this one changed on the team's page.",
-                code="insufficient_scope",
-            )
-
-    @staticmethod
-    async def _count(caller: Caller) -> None:
-        try:
-            caller.acting.requests = await acheck_key(caller.key)
-        except RateLimited as error:
-            caller.acting.requests = error.left
-            raise too_often(error) from error
-
     async def authenticate(self, request: HttpRequest, token: str) -> Any:  # pragma: no cover
         raise NotImplementedError("__call__ does it")
+
+
+def _secret(request: HttpRequest) -> str:
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    secret = secret.strip()
+    if scheme.lower() != "bearer" or not secret:
+        raise ApiError(
+            401,
+            "Give your team's API key in the header 'Authorization: Bearer llm_…'. "
+            "Keys are made on the team's page.",
+            code="invalid_api_key",
+        )
+    return secret
+
+
+@in_thread
+def _open(secret: str, scope: str) -> tuple[ApiKey, Allowance | RateLimited | None]:
+    """The key, and what became of counting this request; ``None`` where it lacks the scope, which
+    doesn't count. One visit to a thread for both, because each costs more than either does."""
+    key = open_key(secret)
+    if scope not in key.scopes:
+        return key, None
+    try:
+        return key, check_key(key)
+    except RateLimited as error:
+        return key, error
+
+
+def _lacking(key: ApiKey, scope: str) -> ApiError:
+    return ApiError(
+        403,
+        f"This API key lacks the scope '{scope}'; it has: {', '.join(key.scopes)}. Use "
+        "another key, or have this one changed on the team's page.",
+        code="insufficient_scope",
+    )
 
 
 def rejected(error: KeyRejected) -> ApiError:

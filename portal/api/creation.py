@@ -6,7 +6,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -149,7 +149,8 @@ def _create(
             )
             for number, order in enumerate(orders)
         ]
-        with transaction.atomic():
+        # One job is a transaction by itself; around it another would cost two statements more.
+        with transaction.atomic() if len(drafts) > 1 else nullcontext():
             made = [
                 jobs.submit_job(draft) if isinstance(draft, jobs.Draft) else draft
                 for draft in drafts

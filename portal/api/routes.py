@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from channels.db import database_sync_to_async
 from django.http import HttpRequest, HttpResponseBase
 from ninja import Router
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +20,7 @@ from portal.api.schemas import ChatRequest, CompletionRequest, Request
 from portal.api.streaming import stream_response
 from portal.api.whole import whole_response
 from portal.catalogue.models import CatalogueModel
+from portal.threads import in_thread
 
 api = Router(tags=["OpenAI"])
 STREAMS = {"responses": {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}}
@@ -40,13 +40,13 @@ ANSWERS: dict[Any, Any] = {200: Body, ERRORS: ErrorBody}
 
 @api.get("/models", auth=KEY, summary="The models that can be asked", response=ANSWERS)
 async def models(request: HttpRequest) -> dict[str, Any]:
-    listed = await database_sync_to_async(creation.listed_models)()
+    listed = await in_thread(creation.listed_models)()
     return {"object": "list", "data": [_model(model) for model in listed]}
 
 
 @api.get("/models/{path:model_id}", auth=KEY, summary="One model", response=ANSWERS)
 async def model(request: HttpRequest, model_id: str) -> dict[str, Any]:
-    listed = await database_sync_to_async(creation.listed_models)()
+    listed = await in_thread(creation.listed_models)()
     for found in listed:
         if found.id == model_id:
             return _model(found)

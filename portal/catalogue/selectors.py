@@ -58,7 +58,11 @@ def visible_models() -> QuerySet[CatalogueModel]:
 
 def get(model_id: str) -> CatalogueModel:
     """A model in whatever state. Raises ``UnknownModel``."""
-    found = every_model().filter(pk=model_id).first() if "\0" not in model_id else None
+    return _get(every_model(), model_id)
+
+
+def _get(rows: QuerySet[CatalogueModel], model_id: str) -> CatalogueModel:
+    found = next(iter(rows.filter(pk=model_id)), None) if "\0" not in model_id else None
     if found is None:
         known = ", ".join(visible_models().values_list("pk", flat=True)) or "none yet"
         shown = model_id[:64]
@@ -70,7 +74,7 @@ def get(model_id: str) -> CatalogueModel:
 
 def servable(model_id: str) -> CatalogueModel:
     """A model that takes jobs. Raises ``UnknownModel``, ``NotReady`` or ``NotPlaced``."""
-    model = get(model_id)
+    model = _get(CatalogueModel.objects.filter(removed_at=None), model_id)
     if model.state != State.READY:
         raise NotReady(
             f"{model.id} is not prepared here. An operator can run: "

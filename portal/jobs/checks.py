@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from portal.jobs.errors import InvalidRequest
 STOP_CHARACTERS = 256
 BIAS_LIMIT = 100.0
 SEED_LIMIT = 2**63
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def clean_text(value: str, field: str) -> str:
@@ -23,7 +25,7 @@ def clean_text(value: str, field: str) -> str:
         raise InvalidRequest(
             field, "The text contains a NUL character. Remove it and try again.", "bad_text"
         )
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
+    if _SURROGATE.search(value):
         raise InvalidRequest(
             field,
             "The text contains half a surrogate pair, which is no character. Send valid Unicode.",

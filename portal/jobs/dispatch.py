@@ -7,6 +7,7 @@ seconds; a lost wake-up costs at most the 250 ms between two looks of an idle wo
 from __future__ import annotations
 
 import threading
+import time
 
 import structlog
 from redis.exceptions import RedisError
@@ -19,6 +20,8 @@ from portal.jobs.models import Job
 
 logger = structlog.get_logger(__name__)
 WAKE_UP_EXPIRES_S = 30
+REST_S = 0.25
+"""Between two wake-ups; idle workers look as often by themselves."""
 
 
 def describe(job: Job) -> contract.Job:
@@ -51,7 +54,12 @@ def send(job: Job) -> bool:
 
 
 class _Waker:
-    """Sends wake-ups from a thread of its own: nobody waits for a broker. Repeats are merged."""
+    """Sends wake-ups from a thread of its own: nobody waits for a broker.
+
+    Repeats are merged, and after a message the thread rests: making one costs more than making a
+    job, idle workers hear of a job from its queue (``FairQueue.wait_jobs``), and busy ones look at
+    each step.
+    """
 
     def __init__(self) -> None:
         self._models: set[str] = set()
@@ -71,8 +79,10 @@ class _Waker:
             with self._news:
                 while not self._models:
                     self._news.wait()
-                model = self._models.pop()
-            self._send(model)
+                models, self._models = self._models, set()
+            for model in models:
+                self._send(model)
+            time.sleep(REST_S)
 
     @staticmethod
     def _send(model: str) -> None:

@@ -41,7 +41,7 @@ from portal.teams.models import Team
 from portal.usage.acting import acting
 from portal.usage.limits import check_tokens
 from portal.usage.policy import worst_case
-from portal.usage.services import OverBudget, check_budget, reserve
+from portal.usage.services import OverBudget, check_budget, hold
 
 __all__ = ["ChatInput", "TextInput", "TokenInput", "cancel_job", "create_job"]
 
@@ -54,16 +54,16 @@ LONGEST_WAIT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A request that may become a job: everything is checked but the budget."""
+    """A request that may become a job: everything is checked, the budget not for good.
+
+    ``worst_case`` is the most that it can be billed, and ``limit`` the team's for this month, both
+    in tokens.
+    """
 
     team: Team
     job: Job
-
-    def worst_case(self) -> int:
-        """The most that it can be billed, in tokens."""
-        sampling = Sampling.model_validate(self.job.sampling)
-        prompt = len(self.job.input_ids)
-        return worst_case(prompt_tokens=prompt, max_tokens=sampling.max_tokens, n=sampling.n)
+    worst_case: int
+    limit: int | None
 
 
 def create_job(
@@ -159,8 +159,8 @@ def prepare_job(
         request_digest=digest,
         fleeting=team.retention_days == 0,
     )
-    draft = Draft(team=team, job=job)
-    return _afford(draft) or draft
+    most = worst_case(prompt_tokens=len(prompt.ids), max_tokens=fitted.max_tokens, n=fitted.n)
+    return _afford(team, job, most)
 
 
 def _check_allowed(model: str) -> None:
@@ -171,19 +171,18 @@ def _check_allowed(model: str) -> None:
         raise Forbidden(f"This API key may not use {model[:64]!r}. It may use: {allowed}.")
 
 
-def _afford(draft: Draft) -> Job | None:
+def _afford(team: Team, job: Job, tokens: int) -> Draft | Job:
     """Look at budget and rate before anything is written; the job, if its key got one meanwhile."""
-    tokens = draft.worst_case()
     try:
-        check_budget(team=draft.team, tokens=tokens)
+        limit = check_budget(team=team, tokens=tokens)
     except OverBudget:
-        found = _of_key(draft.team, draft.job.idempotency_key, draft.job.request_digest)
+        found = _of_key(team, job.idempotency_key, job.request_digest)
         if found is None:
             raise
         return found
     if found_acting := acting():
         found_acting.tokens = check_tokens(found_acting.key, tokens)
-    return None
+    return Draft(team=team, job=job, worst_case=tokens, limit=limit)
 
 
 def submit_job(draft: Draft) -> Job:
@@ -195,10 +194,11 @@ def submit_job(draft: Draft) -> Job:
     try:
         with transaction.atomic():
             job.save(force_insert=True)
-            reserve(
+            hold(
                 team=draft.team,
+                limit=draft.limit,
                 job_id=job.pk,
-                tokens=draft.worst_case(),
+                tokens=draft.worst_case,
                 model=job.model_id,
                 source=job.source,
                 user=job.user,

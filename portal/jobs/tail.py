@@ -52,8 +52,7 @@ class Tail:
             self.last = entry.seq
             self.ended = self.ended or entry.terminal
         for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(None)
+            _wake(waiting)
 
     def since(self, after: int) -> list[Entry] | None:
         """Entries above ``after``; ``None`` when the buffer doesn't reach back so far."""
@@ -67,13 +66,22 @@ class Tail:
         """Until there is an entry above ``after`` or the end is known; ``False``: timed out."""
         if self.last > after or self.ended:
             return True
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # By hand, because it happens for each token of each reader, and asyncio.wait costs more.
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _wake, waiting)
         self._waiting.add(waiting)
         try:
-            await asyncio.wait([waiting], timeout=seconds)
+            await waiting
         finally:
+            timer.cancel()
             self._waiting.discard(waiting)
         return self.last > after or self.ended
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 class TailHub:

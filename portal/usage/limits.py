@@ -117,10 +117,6 @@ def check_key(key: ApiKey) -> Allowance:
     return _check(requests_of(key), key.pk.hex)
 
 
-async def acheck_key(key: ApiKey) -> Allowance:
-    return await _acheck(requests_of(key), key.pk.hex)
-
-
 def check_tokens(key: ApiKey, tokens: int) -> Allowance | None:
     """Count a job's worst case with ``key``; ``None`` without a limit. Raises ``RateLimited``."""
     quota = tokens_of(key)

@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 from datetime import datetime
+from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import FilteredRelation, Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from portal.accounts.models import User
 from portal.teams.models import ApiKey, Team
 from portal.teams.rules import VIEW, may
-from portal.usage.models import NO_KEY, UsageHour, UsageMonth
+from portal.usage.models import NO_KEY, Budget, UsageHour, UsageMonth
 from portal.usage.policy import Standing, month_of
 
 
+def budget_of(team: Team) -> int | None:
+    """The team's limit for a month, in tokens; ``None``: no limit."""
+    rows = Budget.objects.filter(team=team.pk)
+    return next(iter(rows.values_list("monthly_tokens", flat=True)), None)
+
+
 def standing(team: Team, *, now: datetime | None = None) -> Standing:
-    """The team's month so far, read in one statement, whatever the team's size."""
-    this_month = Q(
-        usage_months__key_id=NO_KEY, usage_months__month=month_of(now or timezone.now()).date()
-    )
-    row = Team.objects.annotate(now=FilteredRelation("usage_months", condition=this_month))
-    found = row.values("budget__monthly_tokens", "now__spent", "now__reserved").get(pk=team.pk)
-    return Standing(
-        found["budget__monthly_tokens"], found["now__spent"] or 0, found["now__reserved"] or 0
-    )
+    """The team's month so far, against its budget."""
+    return Standing(budget_of(team), *sums_of(team.pk, NO_KEY, now))
 
 
 def key_standing(key: ApiKey, *, now: datetime | None = None) -> Standing:
     """The same for a key, against its own budget."""
-    rows = UsageMonth.objects.filter(
-        team=key.team_id, key_id=key.pk, month=month_of(now or timezone.now()).date()
-    )
-    spent, reserved = rows.values_list("spent", "reserved").first() or (0, 0)
-    return Standing(key.monthly_tokens, spent, reserved)
+    return Standing(key.monthly_tokens, *sums_of(key.team_id, key.pk, now))
+
+
+def sums_of(team_id: UUID, key_id: UUID, now: datetime | None = None) -> tuple[int, int]:
+    """Tokens spent and reserved in the month of a team (``NO_KEY``) or of a key, read from one row
+    whatever their size."""
+    month = month_of(now or timezone.now()).date()
+    rows = UsageMonth.objects.filter(team=team_id, key_id=key_id, month=month)
+    return next(iter(rows.values_list("spent", "reserved")), (0, 0))
 
 
 def hours(team: Team, *, viewer: User | AnonymousUser, since: datetime) -> QuerySet[UsageHour]:

@@ -30,7 +30,7 @@ from portal.usage.models import (
     UsageMonth,
 )
 from portal.usage.policy import Standing
-from portal.usage.selectors import key_standing, standing
+from portal.usage.selectors import budget_of, key_standing, standing, sums_of
 
 
 class OverBudget(Exception):
@@ -52,12 +52,17 @@ class OverBudget(Exception):
         self.retry_after = retry_after
 
 
-def check_budget(*, team: Team, tokens: int) -> None:
-    """Refuse early what ``reserve`` would refuse now, by reading alone. Raises ``OverBudget``."""
-    now, key = timezone.now(), key_of(team)
-    _check(standing(team, now=now), tokens, now)
+def check_budget(*, team: Team, tokens: int) -> int | None:
+    """Refuse early what ``reserve`` would refuse now, by reading alone; the team's limit.
+
+    Most teams and keys have none, and then their months are not read. Raises ``OverBudget``.
+    """
+    now, key, limit = timezone.now(), key_of(team), budget_of(team)
+    if limit is not None:
+        _check(Standing(limit, *sums_of(team.pk, NO_KEY, now)), tokens, now)
     if key is not None and key.monthly_tokens is not None:
         _check(key_standing(key, now=now), tokens, now, key)
+    return limit
 
 
 def _check(month: Standing, tokens: int, now: datetime, key: ApiKey | None = None) -> None:
@@ -84,25 +89,40 @@ def reserve(
     Raises ``OverBudget``, writing nothing. Exact: one conditional UPDATE compares and adds, so
     concurrent jobs can't share the same last tokens.
     """
-    now, key = timezone.now(), key_of(team)
     with transaction.atomic():
         if Reservation.objects.filter(job_id=job_id).exists():
             return
-        limit = Budget.objects.filter(team=team).values_list("monthly_tokens", flat=True).first()
-        if not _hold(_month(team.pk, NO_KEY, now), tokens, limit):
-            raise _over(standing(team, now=now), tokens, now, None)
-        if key is not None and not _hold(_month(team.pk, key.pk, now), tokens, key.monthly_tokens):
-            raise _over(key_standing(key, now=now), tokens, now, key)
-        Reservation.objects.create(
-            job_id=job_id,
-            team=team,
-            tokens=tokens,
-            model=model,
-            source=source,
-            key_id=key.pk if key else NO_KEY,
-            member_id=user.pk if user else NO_MEMBER,
-            created_at=now,
-        )
+        hold(team=team, limit=budget_of(team), job_id=job_id, tokens=tokens, model=model,
+             source=source, user=user)  # fmt: skip
+
+
+def hold(
+    *,
+    team: Team,
+    limit: int | None,
+    job_id: str | uuid.UUID,
+    tokens: int,
+    model: str,
+    source: str,
+    user: User | None,
+) -> None:
+    """``reserve`` for a job that is new, by a caller who knows the team's ``limit`` and whose
+    transaction ends with ``OverBudget``: without asking again for what is known."""
+    now, key = timezone.now(), key_of(team)
+    if not _add_to(_month(team.pk, NO_KEY, now), tokens, limit):
+        raise _over(standing(team, now=now), tokens, now, None)
+    if key is not None and not _add_to(_month(team.pk, key.pk, now), tokens, key.monthly_tokens):
+        raise _over(key_standing(key, now=now), tokens, now, key)
+    Reservation.objects.create(
+        job_id=job_id,
+        team=team,
+        tokens=tokens,
+        model=model,
+        source=source,
+        key_id=key.pk if key else NO_KEY,
+        member_id=user.pk if user else NO_MEMBER,
+        created_at=now,
+    )
 
 
 def _month(team_id: uuid.UUID, key_id: uuid.UUID, moment: datetime) -> UsageMonth:
@@ -114,7 +134,7 @@ def _rows(month: UsageMonth) -> QuerySet[UsageMonth]:
     return UsageMonth.objects.filter(team_id=month.team_id, key_id=month.key_id, month=month.month)
 
 
-def _hold(month: UsageMonth, tokens: int, limit: int | None) -> bool:
+def _add_to(month: UsageMonth, tokens: int, limit: int | None) -> bool:
     """Whether they fitted; the first of a month makes its row."""
     fitting = _rows(month)
     if limit is not None:

@@ -58,6 +58,18 @@ RESULTS: dict[str, Any] = {
         "streams": 32, "alone": 400.0, "websocket": 380.0, "sse": 320.0, "first_alone_ms": 60.0,
         "first_portal_ms": 80.0,
     },
+    "request": {
+        "database": "PostgreSQL", "count": 300,
+        "plain": {"p50_ms": 8.5, "p95_ms": 12, "cpu_ms": 8, "whole_cpu_ms": 15},
+        "held": {"p50_ms": 9.5, "p95_ms": 14, "cpu_ms": 9, "whole_cpu_ms": 16},
+    },
+    "usage": {
+        "jobs": 10**6,
+        "pages": {
+            "usage, 90 days": {"p50_ms": 310, "p95_ms": 350, "cpu_ms": 70},
+            "limits": {"p50_ms": 30, "p95_ms": 40, "cpu_ms": 20},
+        },
+    },
     "quality": {"int8": 20.125, "int4": 21.5},
 }  # fmt: skip
 
@@ -68,7 +80,9 @@ def test_it_says_what_was_measured_on_what() -> None:
         "2 cores of A <fast> CPU", "**1.50** (llamacpp float32)", "300.0 (270.0–330.0)", "50%",
         "vllm bfloat16 is left out: it needs AVX-512", "of 5 rounds",
         "**1.80** (transformers float32)", "p99 140 ms", "10.0 × sooner",
-        "ready 3.0 s after", "adds 20.0 ms", "int8 20.125", "(performance.svg)",
+        "ready 3.0 s after", "adds 20.0 ms",
+        "| a plain key | 8.5 | 12.0 | 8.0 |", "| limits | 30 | 40 | 20 |",
+        "int8 20.125", "(performance.svg)",
     ):  # fmt: skip
         assert said in text, said
 
@@ -80,12 +94,16 @@ def test_every_goal_is_held_against_its_figure_and_what_is_missing_is_said() -> 
     assert held["decode, batch 16, over transformers.generate"]
     assert held["prefill, 1000 tokens, over llama.cpp"]
     assert not held["32 streams over SSE, over the engine alone"]
+    assert held["a request with a key until its job is queued, p50"]
+    assert not held["the slowest usage page with 1,000,000 jobs, p50"]
     missing = page(RESULTS).partition("Not yet reached: ")[2]
     assert "decode, batch 16, over the best peer" in missing
     assert "batch 1," not in missing.partition("\n")[0]
 
 
-@pytest.mark.parametrize("part", ["arrival", "shared", "worker", "portal", "quality", "rows"])
+@pytest.mark.parametrize(
+    "part", ["arrival", "shared", "worker", "portal", "request", "usage", "quality", "rows"]
+)
 def test_a_run_of_some_parts_makes_a_page_too(part: str) -> None:
     results = copy.deepcopy(RESULTS)
     del results[part]

@@ -32,6 +32,13 @@ def test_the_worst_case_is_reserved_and_the_job_is_queued(make_job: Make, team: 
     assert 0 <= job.seed < 2**63
 
 
+def test_making_a_job_takes_seven_statements(make_job: Make, django_assert_num_queries) -> None:
+    """Model and month are read; job, month and reservation are written between BEGIN and COMMIT."""
+    make_job()  # the month's first makes its row
+    with django_assert_num_queries(7):
+        make_job()
+
+
 def test_two_jobs_get_two_seeds_and_a_given_one_is_kept(make_job: Make) -> None:
     assert make_job().seed != make_job().seed
     assert make_job(seed=7).seed == 7

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import httpx2
 import pytest
+from django.middleware.common import CommonMiddleware
+from django.middleware.security import SecurityMiddleware
 from django.utils.module_loading import import_string
 
 from portal.lean import FOR_PAGES, ByKey, KeyedHandler
@@ -20,6 +24,50 @@ def test_a_request_with_a_key_passes_what_only_pages_need_and_is_as_safe(running
     for name in ("x-request-id", "x-content-type-options", "referrer-policy", "content-length"):
         assert name in keyed.headers
     assert "set-cookie" not in keyed.headers
+
+
+def test_a_browsers_session_beside_the_key_changes_nothing(running: Running) -> None:
+    key = running.make_key("lean@example.org")
+    names = [cookie.name for cookie in httpx2.get(f"{running.url}/accounts/login/").cookies.jar]
+    session = next(name for name in names if name.endswith("_csrf")).replace("_csrf", "_session")
+    headers = {"Authorization": f"Bearer {key}", "Cookie": f"{session}=something"}
+    assert httpx2.get(f"{running.url}/v1/models", headers=headers).status_code == 200
+
+
+@pytest.mark.django_db
+async def test_what_is_left_of_djangos_middleware_stays_in_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[tuple[type, int]] = []
+    for kind in (SecurityMiddleware, CommonMiddleware):
+        for half in ("process_request", "process_response"):
+            monkeypatch.setattr(kind, half, _noting(kind, getattr(kind, half), ran))
+    scope = {"type": "http", "method": "GET", "path": "/v1/none", "query_string": b"",
+             "headers": [(b"host", b"localhost"), (b"authorization", b"x")]}  # fmt: skip
+    sent: list[dict[str, Any]] = []
+
+    bodies = [{"type": "http.request", "body": b""}]
+
+    async def receive() -> dict[str, Any]:
+        return bodies.pop() if bodies else await asyncio.Future()
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await KeyedHandler()(scope, receive, send)
+    assert sent[0]["status"] == 404
+    assert [kind for kind, _ in ran] == [
+        SecurityMiddleware, CommonMiddleware, CommonMiddleware, SecurityMiddleware,
+    ]  # fmt: skip
+    assert {thread for _, thread in ran} == {threading.get_ident()}
+
+
+def _noting(kind: type, half: Any, ran: list[tuple[type, int]]) -> Any:
+    def noted(self: Any, *given: Any) -> Any:
+        ran.append((kind, threading.get_ident()))
+        return half(self, *given)
+
+    return noted
 
 
 @pytest.mark.parametrize(
