@@ -120,7 +120,9 @@ def load(
     config = library_config(folder, manifest.id)
     place = torch.device(device)
     packed = manifest.format in PACKED_FORMATS
-    if dtype is None and packed:
+    if dtype is None and manifest.kind == "embedding":
+        dtype = torch.float32  # its vectors are compared with others': they must not depend on here
+    elif dtype is None and packed:
         dtype = packed_dtype(place)
     elif dtype is None:
         if manifest.format not in DTYPES:
@@ -135,8 +137,9 @@ def load(
             size = manifest.bytes
         needed = int(size * MEMORY_MARGIN)
         require_memory(needed, manifest.id)
-    from inference_workers.models.registry import build
+    from inference_workers.models import registry
 
+    build = registry.build_encoder if manifest.kind == "embedding" else registry.build
     with WeightReader(folder) as weights:
         try:
             model = build(config, weights, dtype=dtype, device=device)
