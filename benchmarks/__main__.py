@@ -19,15 +19,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import engine, goals, machine, own_time, portal, worker
+from benchmarks import embeddings, engine, goals, machine, own_time, portal, worker
 from benchmarks.comparison import BATCHES
 from benchmarks.process import SideError
 from inference_workers.errors import ModelError
-from inference_workers.models.manifest import read_manifest
+from inference_workers.models.manifest import FILE_NAME, read_manifest
 from tests import postgres
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("engine", "worker", "portal", "request", "usage")
+PARTS = ("engine", "worker", "embeddings", "portal", "request", "usage")
+ENCODER = "all-minilm-l6-v2"
 
 
 def main() -> int:
@@ -81,6 +82,13 @@ def _measured(part: str, folder: Path, made: Path, given: argparse.Namespace) ->
         return {"request": cost.as_dict()}
     if part == "usage":
         return _usage_pages(100_000 if quick else 1_000_000)
+    if part == "embeddings":
+        encoder = folder.with_name(os.environ.get("EMBEDDING_MODEL") or ENCODER)
+        if not (encoder / FILE_NAME).exists():
+            print(f"\n{encoder.name} is not prepared: no embeddings are measured.", flush=True)
+            return {}
+        print(f"\n{'texts/s':<34}{'llmasos':>16}{'transformers':>16}{'ratio':>8}", flush=True)
+        return {"embeddings": {"model": encoder.name, **embeddings.measure(encoder, quick=quick)}}
     through = portal.measure(folder, **({"rounds": 1, "tokens": 48} if quick else {}))
     print("\n" + "\n".join(through.lines()), flush=True)
     return {"portal": asdict(through)}

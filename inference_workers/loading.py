@@ -34,6 +34,8 @@ def load_engine(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loa
     """
     if manifest.family == "echo":
         return _echo(manifest, settings)
+    if manifest.kind == "embedding":
+        return _encoder(manifest, settings, tell)
     return _torch(manifest, settings, tell)
 
 
@@ -66,6 +68,27 @@ def _room_for_cache(model_id: str, device: str) -> int:
         return DEFAULT_KV_MEMORY
     require_memory(CACHE_SHARE * LEAST_KV_MEMORY, f"The cache of {model_id}")
     return min(DEFAULT_KV_MEMORY, free // CACHE_SHARE)
+
+
+def _encoder(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loaded:
+    tell(0.0, "starting torch")
+    import torch
+
+    from inference_workers.engine.encoder import EncoderEngine
+    from inference_workers.models.loader import load
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tell(0.3, "reading weights")
+    model, _ = load(settings.path, device=device)
+    engine = EncoderEngine(
+        model,
+        slots=settings.slots or DEFAULT_SLOTS,
+        context_length=manifest.context_length,
+        digest=manifest.digest,
+    )
+    return Loaded(engine, device)
 
 
 def _torch(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loaded:

@@ -19,6 +19,7 @@ from inference_workers.contract import (
     Delta,
     Failed,
     Job,
+    Made,
     Started,
     Usage,
 )
@@ -46,10 +47,10 @@ class _Live:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A claimed job with the deltas that earlier epochs logged."""
+    """A claimed job with what earlier epochs made and logged."""
 
     claim: Claim
-    logged: Sequence[Delta] = ()
+    logged: Sequence[Made] = ()
 
 
 class EngineLoop:
@@ -184,7 +185,7 @@ class EngineLoop:
         job = claim.job
         # After a loss of Redis' data a job can come again while its old run is still here.
         self._engine.remove(job.id)
-        tokens = sum(len(delta.token_ids) for delta in admission.logged)
+        tokens = sum(len(e.token_ids) for e in admission.logged if isinstance(e, Delta))
         self._live[job.id] = live = _Live(job, tokens)
         self._sink.open(job.id, job.epoch, claim.last_seq)
         if claim.last_seq == 0:

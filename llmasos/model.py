@@ -99,7 +99,7 @@ class LLMa(ABC):
     """
 
     model: str
-    kind: Literal["base", "instruct"]
+    kind: Literal["base", "instruct", "embedding"]
 
     @classmethod
     def from_pretrained(
@@ -130,7 +130,7 @@ class LLMa(ABC):
     def connect(
         cls, url: str, api_key: str | None = None, model: str | None = None, timeout: float = 600.0
     ) -> LLMa:
-        """Use a model on a portal. Without ``model``, the first that the portal offers.
+        """Use a model on a portal. Without ``model``, the first that goes on from text.
 
         ``timeout`` is how many seconds may pass without a sign of life.
         """
@@ -149,6 +149,28 @@ class LLMa(ABC):
     @abstractmethod
     def score(self, prompt: str, continuations: Sequence[str]) -> list[float]:
         """How likely the model finds each continuation: natural logarithms of probabilities."""
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector of each text, 1 long: the nearer two of them, the nearer what the texts mean.
+
+        For models of the kind ``embedding``; other models refuse.
+        """
+        if isinstance(texts, str):
+            raise InvalidRequest("texts must be a list of texts. For a single one: embed([text]).")
+        given = list(texts)
+        for number, text in enumerate(given):
+            if not isinstance(text, str) or not text:
+                what = "is empty" if text == "" else "is not a text"
+                raise InvalidRequest(f"texts[{number}] {what}. Leave it out, or correct it.")
+        if self.kind != "embedding":
+            raise InvalidRequest(
+                f"{self.model} makes no embeddings. Use a model that does: all-minilm-l6-v2.",
+                code="model_not_supported",
+            )
+        return self._embed(given) if given else []
+
+    @abstractmethod
+    def _embed(self, texts: list[str]) -> list[list[float]]: ...
 
     @abstractmethod
     def close(self) -> None:

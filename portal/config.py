@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     trusted_proxies: int = Field(default=0, ge=0, le=10)
     hsts_seconds: int = Field(default=86400, ge=0)
     default_model: str = Field(default="gemma-3-270m", pattern=MODEL_ID, max_length=64)
+    embedding_model: str = Field(
+        default="all-minilm-l6-v2", pattern=rf"^$|{MODEL_ID}", max_length=64
+    )
     email_url: str = ""
     email_from: str = "LLMasOS <noreply@localhost>"
     signups: bool = True

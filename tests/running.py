@@ -4,9 +4,10 @@
         key = running.make_key("me@example.org")
         httpx2.get(running.url + "/v1/models", headers={"Authorization": f"Bearer {key}"})
 
-The model is ``echo``, which needs no torch. Each process has its own log in ``running.logs``, ends
-with the test process (PDEATHSIG) and is stopped by its pid. ``running.start("portal")`` and
-``running.stop("portal")`` act on one of ``portal``, ``worker`` and ``tasks``.
+The model is ``echo``, which needs no torch; ``add_encoder`` adds a small random one for embeddings.
+Each process has its own log in ``running.logs``, ends with the test process (PDEATHSIG) and is
+stopped by its pid. ``running.start("portal")`` and ``running.stop("portal")`` act on one of
+``portal``, ``worker`` and ``tasks``.
 """
 
 from __future__ import annotations
@@ -33,22 +34,29 @@ from tests.environment import Valkey, die_with_parent
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODEL = "echo"
+ENCODER = "all-minilm-l6-v2"
+"""What the small encoder is called, so that examples work as they stand."""
 PASSWORD = "correct horse battery staple"
 STARTS_WITHIN = 60.0
 
-_CATALOGUE_ROW = f"""
+_CATALOGUE_ROW = """
 import json
 from django.conf import settings
 from django.utils import timezone
 from portal.catalogue.models import CatalogueModel
-m = json.loads((settings.LLMASOS.data / "models" / "{MODEL}" / "manifest.json").read_text())
-CatalogueModel.objects.update_or_create(id="{MODEL}", defaults=dict(
-    name="Echo", family=m["family"], parameters=m["parameters"], context_length=m["context_length"],
-    vocab_size=m["vocab_size"], licence="none", kind=m["kind"], source="echo", digest=m["digest"],
-    format=m["format"], bytes=m["bytes"], placement="always", state="ready",
-    prepared_at=timezone.now()))
+m = json.loads((settings.LLMASOS.data / "models" / "{model}" / "manifest.json").read_text())
+CatalogueModel.objects.update_or_create(id="{model}", defaults=dict(
+    name="{name}", family=m["family"], parameters=m["parameters"],
+    context_length=m["context_length"], vocab_size=m["vocab_size"], dimensions=m["dimensions"],
+    licence="none", kind=m["kind"], source="echo", digest=m["digest"], format=m["format"],
+    bytes=m["bytes"], placement="always", state="ready", prepared_at=timezone.now()))
 from portal.gallery.builtin import sync_builtin
 sync_builtin()
+"""
+_SMALL_ENCODER = """
+from pathlib import Path
+from tests.small_encoder import prepared_bert
+prepared_bert(Path("{folder}"), "{model}")
 """
 _KEY = """
 from portal.accounts.models import User
@@ -81,6 +89,7 @@ class Running:
             "REDIS_URL": self.valkey.url,
             "PORT": str(self.port),
             "DEFAULT_MODEL": MODEL,
+            "EMBEDDING_MODEL": "",
             "DJANGO_SETTINGS_MODULE": "portal.settings",
             "LLMASOS_ECHO_STEP_S": str(step),
             "OMP_NUM_THREADS": "1",
@@ -110,7 +119,15 @@ class Running:
             migrated = pool.submit(self.manage, "migrate", "--verbosity", "0")
             prepared.result()
             migrated.result()
-        self.python(_CATALOGUE_ROW)
+        self.python(_CATALOGUE_ROW.format(model=MODEL, name="Echo"))
+
+    def add_encoder(self) -> str:
+        """Start a worker for a small random BERT; its model's id. Jobs wait for it."""
+        folder = Path(self.environment["DATA"], "models", ENCODER)
+        self.run("-c", _SMALL_ENCODER.format(folder=folder, model=ENCODER))
+        self.python(_CATALOGUE_ROW.format(model=ENCODER, name="Small"))
+        self.start("encoder")
+        return ENCODER
 
     def __exit__(
         self,
@@ -129,9 +146,15 @@ class Running:
     def command(self, name: str) -> list[str]:
         """The command line of one of our processes."""
         data = self.environment["DATA"]
-        worker = ("serve", "--model", MODEL, "--path", f"{data}/models/{MODEL}", "--name", "w1")
+
+        def worker(model: str, name: str) -> list[str]:
+            path = f"{data}/models/{model}"
+            named = ("serve", "--model", model, "--path", path, "--name", name)
+            return ["-m", "inference_workers", *named]
+
         return {
-            "worker": ["-m", "inference_workers", *worker],
+            "worker": worker(MODEL, "w1"),
+            "encoder": worker(ENCODER, "e1"),
             "tasks": ["manage.py", "tasks"],
             "portal": ["-m", "daphne", "-p", str(self.port), "portal.asgi:application"],
         }[name]
@@ -226,3 +249,9 @@ def running() -> Iterator[Running]:
     """One system for the session; a test that kills or slows something makes its own."""
     with Running(step=0.005) as system:
         yield system
+
+
+@pytest.fixture(scope="session")
+def encoder(running: Running) -> str:
+    """The id of an encoder on the session's system."""
+    return running.add_encoder()

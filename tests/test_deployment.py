@@ -115,9 +115,10 @@ def compose() -> Compose:
 
 def test_it_has_every_process_and_a_profile_for_each_kind_of_machine(compose: Compose) -> None:
     assert set(compose.services) == {
-        *("setup", "portal", "tasks", "worker", "worker-gpu", "redis", "postgres")
+        *("setup", "portal", "tasks", "worker", "encoder", "worker-gpu", "redis", "postgres")
     }
     assert compose.services["worker"].profiles == ["cpu"]
+    assert compose.services["encoder"].profiles == ["cpu", "gpu"]
     assert compose.services["worker-gpu"].profiles == ["gpu"]
 
 
@@ -161,6 +162,7 @@ class Native:
                 "DATA": str(self.folder / "data"),
                 "DATABASE_URL": "",
                 "DEFAULT_MODEL": "echo",
+                "EMBEDDING_MODEL": "",
                 "REDIS_URL": f"unix://{self.folder}/redis.sock",
             }
         )
@@ -174,7 +176,8 @@ class Native:
             ours = ("--port", "0", "--unixsocket", f"{self.folder}/redis.sock")
             return [str(get_binary_path()), *found[1:], *ours, "--dir", str(self.folder)]
         assert found[0] == "python"
-        return [sys.executable, *(str(self.port) if part == "8000" else part for part in found[1:])]
+        here = {"8000": str(self.port), "all-minilm-l6-v2": "echo"}
+        return [sys.executable, *(here.get(part, part) for part in found[1:])]
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
         with self.log(name).open("wb") as log:
@@ -223,11 +226,11 @@ def test_each_command_runs_and_together_they_are_ready(native: Native) -> None:
     native.start("redis")
     assert wait_for((native.folder / "redis.sock").exists, 10)
     assert native.start("setup").wait(90) == 0, native.log("setup").read_text()
-    for name in ("portal", "tasks", "worker"):
+    for name in ("portal", "tasks", "worker", "encoder"):
         native.start(name)
     assert wait_for(native.ready, 60, every=0.2), {
         name: native.log(name).read_text()[-1500:] for name in native.processes
     }
-    for name in ("redis", "portal", "tasks", "worker"):
+    for name in ("redis", "portal", "tasks", "worker", "encoder"):
         assert native.processes[name].poll() is None, native.log(name).read_text()
     assert native.command("worker-gpu") == native.command("worker")

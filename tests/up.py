@@ -45,6 +45,7 @@ class Up:
             "DATA": str(self.data),
             "PORT": str(self.port),
             "DEFAULT_MODEL": "echo",
+            "EMBEDDING_MODEL": "",
             "LLMASOS_ECHO_STEP_S": str(step),
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",

@@ -50,6 +50,10 @@ class Limits:
         return limit
 
     def _served(self, job: Job) -> None:
+        if job.lengths:
+            raise RequestError(
+                f"{job.model} goes on from a text and makes no embeddings. Ask an encoder model."
+            )
         if job.adapter is not None:
             raise RequestError("adapter: adapters can't be served yet. Leave it out.")
         if job.sampling.deterministic and not self.deterministic:

@@ -25,6 +25,7 @@ from inference_workers.contract import (
     Delta,
     Finished,
     Job,
+    Made,
     Sampling,
     TokenLogprob,
     Usage,
@@ -73,7 +74,7 @@ class EchoEngine:
     def capacity(self) -> int:
         return self._slots - len(self._requests)
 
-    def add(self, job: Job, logged: Sequence[Delta] = ()) -> None:
+    def add(self, job: Job, logged: Sequence[Made] = ()) -> None:
         prompt, sampling = len(job.input_ids), job.sampling
         if prompt == 0:
             raise RequestError("The prompt is empty. Send at least one token.")
@@ -91,7 +92,8 @@ class EchoEngine:
             )
         choices = [_Choice(self._detokenizer(job), index) for index in range(sampling.n)]
         for delta in logged:
-            choices[delta.choice].replay(delta)
+            if isinstance(delta, Delta):
+                choices[delta.choice].replay(delta)
         self._requests[job.id] = _Request(job, choices, scored=bool(logged))
 
     def _detokenizer(self, job: Job) -> Detokenizer:

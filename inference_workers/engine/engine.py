@@ -18,10 +18,12 @@ from inference_workers.contract import (
     Failed,
     Finished,
     Job,
+    Made,
     TokenLogprob,
     Usage,
 )
 from inference_workers.engine.admission import Limits
+from inference_workers.engine.failures import NOT_FINITE, explained, hopeless
 from inference_workers.engine.grammar import Compiling, Grammars, idle
 from inference_workers.engine.kv_cache import BlockCache
 from inference_workers.engine.protocol import EngineEvent, EngineStats
@@ -41,10 +43,6 @@ REST_SECONDS = 0.005
 BESIDE = 96
 """Prompt tokens of a step while others decode: with 31 of them such a step takes less than three
 times as long as one without."""
-_NOT_FINITE = (
-    "The model's output was not a finite number for this request. Send it again; if it fails "
-    "again, the weights are damaged or don't suit their number format: prepare the model again."
-)
 
 
 class TorchEngine:
@@ -101,12 +99,12 @@ class TorchEngine:
         held = sum(len(self._jobs[job_id].unfinished()) for job_id in self._compiling)
         return max(scheduler.slots - len(scheduler.running) - len(scheduler.waiting) - held, 0)
 
-    def add(self, job: Job, logged: Sequence[Delta] = ()) -> None:
+    def add(self, job: Job, logged: Sequence[Made] = ()) -> None:
         if job.id in self._jobs:
             raise RequestError(f"Job {job.id} is already running here.", code="duplicate_job")
         limit = self._limits.admit(job)
         tracked = Tracked(job, self._vocabulary, limit, self._eos)
-        tracked.replay(logged)
+        tracked.replay([event for event in logged if isinstance(event, Delta)])
         guide, going_on = job.sampling.guide, tracked.unfinished()
         if guide is not None and limit and going_on:
             self._compiling[job.id] = self._grammars.compile(guide, [s.tokens for s in going_on])
@@ -220,13 +218,13 @@ class TorchEngine:
         try:
             scores, choices = self._compute(work)
         except Exception as error:
-            if isinstance(error, torch.AcceleratorError) and "memory" not in str(error):
-                raise  # the device is lost to this process: the supervisor starts another
+            if hopeless(error):
+                raise
             if len(work) > 1:
                 self._execute(work[: len(work) // 2])
                 self._execute(work[len(work) // 2 :])
                 return
-            self._fail(work[0].request.job, *_explained(error))
+            self._fail(work[0].request.job, *explained(error))
             return
         for item, scored, choice in zip(work, scores, choices, strict=True):
             if item.request.status is Status.RUNNING:
@@ -291,7 +289,7 @@ class TorchEngine:
         request, tracked = item.request, self._jobs[item.request.job]
         failed = choice is not None and choice.token is None
         if failed or any(s.logprob != s.logprob for s in scored):
-            self._fail(request.job, "not_finite", _NOT_FINITE)
+            self._fail(request.job, "not_finite", NOT_FINITE)
             return
         before = request.computed
         request.computed += item.count
@@ -368,14 +366,3 @@ class TorchEngine:
 
     def _emit(self, job_id: str, event: EngineEvent) -> None:
         self._events.setdefault(job_id, []).append(event)
-
-
-def _explained(error: Exception) -> tuple[str, str]:
-    """Code and message of a request that could not be computed even alone."""
-    text = str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text:
-        return "out_of_memory", (
-            "This request alone needs more memory than the worker has left. Shorten the prompt, or "
-            "give the worker less cache memory."
-        )
-    return "internal", f"The engine could not compute this request: {type(error).__name__}: {text}"

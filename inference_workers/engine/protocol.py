@@ -1,4 +1,4 @@
-"""What the runtime asks of an engine. The torch engine and the echo engine both keep it.
+"""What the runtime asks of an engine. The torch engine, the encoder and the echo engine keep it.
 
 Every method is called from one thread: the engine's.
 """
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from inference_workers.contract import Cancelled, Delta, Failed, Finished, Job
+from inference_workers.contract import Cancelled, Failed, Finished, Job, Made
 
-EngineEvent = Delta | Finished | Failed | Cancelled
+EngineEvent = Made | Finished | Failed | Cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Engine(Protocol):
         """How many further jobs it would take now; 0 means: claim nothing."""
         ...
 
-    def add(self, job: Job, logged: Sequence[Delta] = ()) -> None:
-        """Take a job. ``logged`` are the deltas of earlier epochs: it goes on after them.
+    def add(self, job: Job, logged: Sequence[Made] = ()) -> None:
+        """Take a job. ``logged`` is what earlier epochs made: it goes on after that.
 
         Raises:
             RequestError: the job can never run here; nothing of it is kept.

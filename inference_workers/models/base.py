@@ -46,6 +46,18 @@ class ModelShape:
         return sum(layer.values() for layer in self.layers) * self.cache_dtype.itemsize
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderShape:
+    """What an encoder's engine needs to know: ``dimensions`` is how long a vector is, ``bytes``
+    counts the weights in memory."""
+
+    vocabulary: int
+    context_length: int
+    dimensions: int
+    device: torch.device
+    bytes: int
+
+
 class CausalModel(Protocol):
     """One loaded model. ``forward`` returns states of the batch's wanted rows, which ``logits`` or
     ``greedy`` turn into answers; keys and values go into the stores, one a layer."""
@@ -58,6 +70,16 @@ class CausalModel(Protocol):
     def logits(self, states: Tensor) -> Tensor: ...
 
     def greedy(self, states: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class Encoder(Protocol):
+    """One loaded encoder. ``embed`` makes a vector of length 1 of each text of token ids,
+    ``(texts, dimensions)`` in float32; each has at least one token and at most the context's."""
+
+    @property
+    def shape(self) -> EncoderShape: ...
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> Tensor: ...
 
 
 class Weights:

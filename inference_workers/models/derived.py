@@ -39,10 +39,10 @@ def derive(folder: Path) -> None:
             _write(folder / TABLE, _table_bytes(folder, vocabulary, vocabulary.table))
     if resolved_config(folder) is None:
         from inference_workers.models.loader import library_config
-        from inference_workers.models.registry import is_lean
+        from inference_workers.models.registry import is_ours
 
         config = library_config(folder, folder.name)
-        if is_lean(config):
+        if is_ours(config):
             stamped = {"of": _hash(folder / CONFIG), "config": _plain(config)}
             _write(folder / RESOLVED, json.dumps(stamped, default=str).encode())
 

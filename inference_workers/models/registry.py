@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from inference_workers.errors import ModelError
 from inference_workers.layers.attention import kernels_attend
 from inference_workers.layers.linear import Matrix, Packed
-from inference_workers.models.base import CausalModel
+from inference_workers.models.base import CausalModel, Encoder
+from inference_workers.models.bert import Bert
 from inference_workers.models.bloom import Bloom
 from inference_workers.models.gemma3 import Gemma3
 from inference_workers.models.llama import Llama
@@ -19,14 +21,20 @@ from inference_workers.models.opt import Opt
 from inference_workers.models.qwen import Qwen2, Qwen3
 
 LEAN = (Llama, Mistral, Qwen2, Qwen3, Gemma3, Opt, Bloom)
+ENCODERS = (Bert,)
 ROW_BY_ROW = (Llama, Mistral, Qwen2, Qwen3, Gemma3)
 """Families that compute, where their weights are packed, with kernels of our own and sums alone:
 torch's products and activations may round a row differently beside other rows."""
 
 
 def is_lean(config: Any) -> bool:
-    """Whether a module of our own serves this configuration."""
+    """Whether a module of our own generates text by this configuration."""
     return any(family.supports(config) for family in LEAN)
+
+
+def is_ours(config: Any) -> bool:
+    """Whether a module of our own serves this configuration, an encoder's too."""
+    return is_lean(config) or any(family.supports(config) for family in ENCODERS)
 
 
 def build(
@@ -57,6 +65,25 @@ def build(
         from inference_workers.models.generic import Generic  # the only one that needs transformers
 
         return Generic(config, weights, dtype=dtype, device=place)
+
+
+def build_encoder(
+    config: Any,
+    weights: Mapping[str, Matrix],
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+) -> Encoder:
+    """As ``build``, of a model that makes vectors of texts."""
+    with torch.inference_mode():
+        for family in ENCODERS:
+            if family.supports(config):
+                return family(config, weights, dtype=dtype, device=torch.device(device))
+    raise ModelError(
+        f"It is a {config.model_type} with options that are not computed here. Use an encoder of "
+        "BERT's architecture with absolute positions.",
+        code="unknown_architecture",
+    )
 
 
 def _packed(weights: Mapping[str, Matrix]) -> list[bool]:

@@ -14,12 +14,10 @@ import redis
 
 from inference_workers.contract import (
     TERMINAL_TYPES,
-    Cancelled,
+    AnyEvent,
     Delta,
+    Embedded,
     Entry,
-    Failed,
-    Finished,
-    Started,
     read_event,
     write_event,
 )
@@ -28,7 +26,7 @@ from inference_workers.queue.fair import FORGET_SECONDS
 from inference_workers.queue.keys import Keys
 from inference_workers.queue.scripts import Argument, run, texts
 
-AnyEvent = Started | Delta | Finished | Failed | Cancelled
+__all__ = ["AnyEvent", "Append", "AppendResult", "JobLog", "Reason", "decode", "encode"]
 Reason = Literal["", "unknown", "fenced", "ended", "gap"]
 
 
@@ -65,8 +63,8 @@ class AppendResult:
 
 def encode(event: AnyEvent) -> tuple[str, str, int]:
     """``(JSON, kind, tokens)`` as append.lua takes them."""
-    if isinstance(event, Delta):
-        return write_event(event), "d", len(event.token_ids)
+    if isinstance(event, Delta | Embedded):
+        return write_event(event), "d", len(event.token_ids) if isinstance(event, Delta) else 0
     return write_event(event), "t" if event.type in TERMINAL_TYPES else "s", 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from llmasos.errors import LLMasOSError
 from llmasos.model import LLMa, Options
 
 DEFAULT_MODEL = "gemma-3-270m"
+ENCODER = "all-minilm-l6-v2"
 MAX_FILE = 2_000_000
 
 app = typer.Typer(
@@ -69,6 +71,20 @@ def summarize(
     text = sys.stdin.read(MAX_FILE) if str(file) == "-" else _read(file)
     with _open(model, url, key) as llm:
         out.print(llm.summarize(text), markup=False, soft_wrap=True)
+
+
+@app.command()
+def embed(
+    texts: Annotated[list[str], typer.Argument(help="The texts; - reads one a line from stdin.")],
+    model: Model = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Make a vector of each text: one line of JSON each."""
+    given = sys.stdin.read(MAX_FILE).splitlines() if texts == ["-"] else texts
+    with _open(model or ENCODER, url, key) as llm:
+        for vector in llm.embed(given):
+            print(json.dumps(vector))
 
 
 @app.command()

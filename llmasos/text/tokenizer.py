@@ -31,9 +31,16 @@ class Tokenizer:
     """Encodes and decodes for one model. Immutable and safe for any number of threads."""
 
     def __init__(
-        self, backend: Backend, *, bos_id: int | None = None, add_bos: bool = False
+        self,
+        backend: Backend,
+        *,
+        bos_id: int | None = None,
+        add_bos: bool = False,
+        framed: bool = False,
     ) -> None:
+        """``framed``: its model is an encoder, whose texts stand between tokens of their own."""
         self.backend = backend
+        self.framed = framed
         self.bos_id = bos_id
         self.add_bos = add_bos and bos_id is not None
         self._byte_level = _is_byte_level(backend)
@@ -56,7 +63,7 @@ class Tokenizer:
             found = _load(path, stat.st_mtime_ns, stat.st_size)
         if add_bos is None or add_bos == found.add_bos:
             return found
-        return cls(found.backend, bos_id=found.bos_id, add_bos=add_bos)
+        return cls(found.backend, bos_id=found.bos_id, add_bos=add_bos, framed=found.framed)
 
     @property
     def vocab_size(self) -> int:
@@ -66,7 +73,8 @@ class Tokenizer:
     def encode(
         self, text: str, add_special: bool = True, *, at_most: int | None = None
     ) -> list[int]:
-        """Token ids; with ``add_special``, begun as the model was taught (BOS or nothing).
+        """Token ids; with ``add_special``, begun as the model was taught (BOS or nothing), and
+        for an encoder ended as well.
 
         A text that already begins with BOS, as a chat template's may, does not get a second one.
         ``at_most`` is the most tokens that make sense: a text that can't but have more is refused
@@ -81,8 +89,9 @@ class Tokenizer:
                 "tokens. Shorten it.",
                 code="too_long",
             )
-        ids: list[int] = self.backend.encode(_checked(text), add_special_tokens=False).ids
-        if add_special and self.add_bos and ids[:1] != [self.bos_id]:
+        framed = add_special and self.framed
+        ids: list[int] = self.backend.encode(_checked(text), add_special_tokens=framed).ids
+        if add_special and self.add_bos and not framed and ids[:1] != [self.bos_id]:
             assert self.bos_id is not None
             ids = [self.bos_id, *ids]
         if at_most is not None and len(ids) > at_most:
@@ -95,6 +104,8 @@ class Tokenizer:
     @cached_property
     def longest(self) -> int:
         """No token stands for more characters than this."""
+        if type(self.backend.model).__name__ == "WordPiece":
+            return MAX_CHARACTERS  # one token stands for an unknown word, and none for a space
         longest = max(map(len, self.backend.get_vocab(with_added_tokens=True)), default=1)
         shrinks = self.backend.normalizer is not None and any(
             form in repr(self.backend.normalizer)
@@ -171,6 +182,7 @@ def _load(path: Path, modified_ns: int, size: int) -> Tokenizer:
         backend,
         bos_id=bos if isinstance(bos, int) else None,
         add_bos=bool(manifest.get("add_bos", False)),
+        framed=manifest.get("kind") == "embedding",
     )
 
 

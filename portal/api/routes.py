@@ -11,12 +11,12 @@ from django.http import HttpRequest, HttpResponseBase
 from ninja import Router
 from pydantic import BaseModel, ConfigDict
 
-from portal.api import creation
+from portal.api import creation, embeddings
 from portal.api.answers import ChatForm, CompletionForm, Form
 from portal.api.auth import KEY, Caller
 from portal.api.creation import Ordered
 from portal.api.errors import ERRORS, ErrorBody
-from portal.api.schemas import ChatRequest, CompletionRequest, Request
+from portal.api.schemas import ChatRequest, CompletionRequest, EmbeddingRequest, Request
 from portal.api.streaming import stream_response
 from portal.api.whole import whole_response
 from portal.catalogue.models import CatalogueModel
@@ -74,6 +74,13 @@ async def completions(request: HttpRequest, body: CompletionRequest) -> HttpResp
     return await _answer(request, body, orders, CompletionForm, "cmpl", body.logprobs is not None)
 
 
+@api.post("/embeddings", auth=KEY, summary="Vectors of texts", response=ANSWERS)
+async def embed(request: HttpRequest, body: EmbeddingRequest) -> HttpResponseBase:
+    """Of each text one, 1 long: the nearer two vectors, the nearer the meanings of their texts."""
+    caller: Caller = request.auth  # type: ignore[attr-defined]
+    return await embeddings.answer(request, caller, body)
+
+
 async def _answer(
     request: HttpRequest,
     body: Request,
@@ -111,5 +118,6 @@ def _model(model: CatalogueModel) -> dict[str, Any]:
         "kind": model.kind,
         "context_length": model.context_length,
         "parameters": model.parameters,
+        "dimensions": model.dimensions or None,
         "licence": model.licence,
     }

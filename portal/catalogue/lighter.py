@@ -113,6 +113,11 @@ def _origin(origin_id: str) -> CatalogueModel:
         raise BadModel(
             f"{origin.pk} is a lighter version itself. Make one of {origin.origin_id} instead."
         )
+    if origin.embeds:
+        raise BadModel(
+            f"{origin.pk} makes embeddings: its vectors must stay comparable, so it has no lighter "
+            "version. Choose a model that goes on from text."
+        )
     if origin.state != State.READY:
         raise BadModel(
             f"{origin.pk} is not prepared yet. Run: manage.py models prepare {origin.pk}"

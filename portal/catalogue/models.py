@@ -19,6 +19,7 @@ class CatalogueModel(models.Model):
     class Kind(models.TextChoices):
         BASE = "base"
         INSTRUCT = "instruct"
+        EMBEDDING = "embedding"
 
     class Placement(models.TextChoices):
         ALWAYS = "always"
@@ -37,6 +38,9 @@ class CatalogueModel(models.Model):
     parameters = models.BigIntegerField(default=0)
     context_length = models.PositiveIntegerField(default=0)
     vocab_size = models.PositiveIntegerField(default=0)
+    dimensions = models.PositiveIntegerField(
+        default=0, help_text="Numbers in a vector, of a model that makes embeddings; else 0."
+    )
     licence = models.CharField(max_length=120)
     licence_url = models.URLField(blank=True)
     kind = models.CharField(max_length=12, choices=Kind)
@@ -92,6 +96,11 @@ class CatalogueModel(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it makes vectors of texts, and can't go on from one."""
+        return self.kind == self.Kind.EMBEDDING
 
     @property
     def lighter_versions(self) -> list[CatalogueModel]:

@@ -56,6 +56,16 @@ def visible_models() -> QuerySet[CatalogueModel]:
     return ready.order_by(Case(default, default=1), "id")
 
 
+def text_models() -> QuerySet[CatalogueModel]:
+    """Those of ``visible_models`` that go on from a text: what one can complete or chat with."""
+    return visible_models().exclude(kind=CatalogueModel.Kind.EMBEDDING)
+
+
+def embedding_models() -> QuerySet[CatalogueModel]:
+    """Those of ``visible_models`` that make embeddings."""
+    return visible_models().filter(kind=CatalogueModel.Kind.EMBEDDING)
+
+
 def get(model_id: str) -> CatalogueModel:
     """A model in whatever state. Raises ``UnknownModel``."""
     return _get(every_model(), model_id)

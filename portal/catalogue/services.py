@@ -88,6 +88,7 @@ def _described(entry: Builtin) -> dict[str, Any]:
         "parameters": entry.parameters,
         "context_length": entry.context_length,
         "vocab_size": entry.vocab_size,
+        "dimensions": entry.dimensions,
     }
 
 
@@ -113,7 +114,7 @@ def add_model(
             "/path/to/file.gguf or echo."
         )
     if kind not in Kind.values:
-        raise BadModel(f"{kind!r} is not a kind. Use {' or '.join(Kind.values)}.")
+        raise BadModel(f"{kind!r} is not a kind. Use one of: {', '.join(Kind.values)}.")
     fields: dict[str, Any] = {
         "name": name or model_id,
         "source": source,
@@ -234,6 +235,7 @@ def finish_preparing(
             **found,
             state=State.READY,
             kind=manifest["kind"],
+            dimensions=manifest.get("dimensions", 0),
             bytes=manifest["bytes"],
             commit=manifest.get("commit") or "",
             prepared_at=datetime.fromtimestamp(manifest["prepared_at"], UTC),

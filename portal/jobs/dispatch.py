@@ -34,6 +34,7 @@ def describe(job: Job) -> contract.Job:
         model_digest=job.model_digest,
         format=job.format,
         input_ids=tuple(job.input_ids),
+        lengths=tuple(job.lengths),
         prefixes=tuple((salt, length) for salt, length in job.prefixes),
         sampling=contract.Sampling.model_validate(job.sampling),
         seed=job.seed,

@@ -1,4 +1,4 @@
-"""From what a caller sends to token ids: a text, a conversation, or ids as they are."""
+"""From what a caller sends to token ids: a text, several, a conversation, or ids as they are."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from llmasos.text.chat import render_chat, render_transcript, text_of
 from llmasos.text.tokenizer import Tokenizer
 from llmasos.text.tools import spelled_out, takes_tools
 from portal.catalogue.models import CatalogueModel
-from portal.catalogue.selectors import prepared_folder
+from portal.catalogue.selectors import embedding_models, prepared_folder
 from portal.jobs.checks import clean_text
 from portal.jobs.errors import InvalidRequest, ModelUnavailable
+from portal.jobs.texts import check_dimensions
+from portal.jobs.texts import read as read_texts
 
 MAX_BYTES = 4_000_000
 """Of a prompt's text. Longer ones are refused before anything looks at them."""
@@ -44,15 +46,32 @@ class TokenInput:
     ids: Sequence[int]
 
 
-Input = TextInput | ChatInput | TokenInput
+@dataclass(frozen=True, slots=True)
+class EmbeddingInput:
+    """Texts, or their token ids, of which an encoder makes a vector each. ``alone``: the caller
+    sent one text, not a list. ``dimensions``: how long vectors shall be, if that was said."""
+
+    texts: Sequence[str | Sequence[int]]
+    alone: bool = False
+    dimensions: int | None = None
+
+
+Input = TextInput | ChatInput | TokenInput | EmbeddingInput
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """``ids`` for the model, and stop sequences that the way of asking brings with it."""
+    """``ids`` for the model, and stop sequences that the way of asking brings with it. With
+    ``lengths`` they are several texts, one after another."""
 
     ids: tuple[int, ...]
     stop: tuple[str, ...] = ()
+    lengths: tuple[int, ...] = ()
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the model must see together."""
+        return max(self.lengths, default=len(self.ids))
 
 
 def read_input(given: Input, *, model: CatalogueModel) -> Prompt:
@@ -62,6 +81,13 @@ def read_input(given: Input, *, model: CatalogueModel) -> Prompt:
         InvalidRequest: empty, too long, or not text.
         ModelUnavailable: the model's files are gone.
     """
+    _check_kind(given, model)
+    if isinstance(given, EmbeddingInput):
+        check_dimensions(given.dimensions, model)
+        ids, lengths = read_texts(
+            given.texts, alone=given.alone, model=model, tokenizer=tokenizer_of(model)
+        )
+        return Prompt(ids, lengths=lengths)
     if isinstance(given, TokenInput):
         return Prompt(_checked_ids(given.ids, model))
     if isinstance(given, TextInput):
@@ -69,6 +95,25 @@ def read_input(given: Input, *, model: CatalogueModel) -> Prompt:
             raise InvalidRequest("prompt", "The prompt is empty. Write something.", "empty_prompt")
         return Prompt(_encode(clean_text(given.text, "prompt"), model, "prompt"))
     return _chat(given.messages, given.tools, model)
+
+
+def _check_kind(given: Input, model: CatalogueModel) -> None:
+    """An encoder makes vectors and nothing else, and nothing else makes vectors."""
+    if isinstance(given, EmbeddingInput) == model.embeds:
+        return
+    if model.embeds:
+        remedy = "can't go on from a text. Send texts to /v1/embeddings, or choose another model."
+        raise InvalidRequest(
+            "model", f"{model.pk} makes embeddings and {remedy}", "model_not_supported"
+        )
+    found = ", ".join(embedding_models().values_list("pk", flat=True))
+    remedy = (
+        f"Models that do: {found}."
+        if found
+        else ("None here does yet. An operator can run: manage.py models prepare all-minilm-l6-v2")
+    )
+    said = f"{model.pk} makes no embeddings. {remedy}"
+    raise InvalidRequest("model", said, "model_not_supported")
 
 
 def count_tokens(text: str, *, model: CatalogueModel) -> int:

@@ -23,8 +23,17 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from inference_workers.contract import Cancelled, Delta, Entry, Failed, Finished, Usage
+from inference_workers.contract import (
+    Cancelled,
+    Delta,
+    Embedded,
+    Entry,
+    Failed,
+    Finished,
+    Usage,
+)
 from inference_workers.queue import FairQueue, JobLog, JobState, Leases, connect
+from inference_workers.queue.fair import FORGET_SECONDS
 from portal.jobs import archive, dispatch
 from portal.jobs.models import Job
 from portal.metrics import JOBS_RECORDED, TOKENS
@@ -39,6 +48,10 @@ DEADLINE_GRACE_S = 15.0
 
 EPOCHS_A_LIFE = 1000
 """More than a job can use up between two losses of Redis' data: crashes end it long before."""
+
+VECTORS_SECONDS = 30
+"""How long a recorded log of vectors stays in Redis: they are a thousand times as long as tokens,
+and a reader who comes later gets them from the row."""
 
 BATCH = 500
 TERMINAL = (Finished, Failed, Cancelled)
@@ -55,7 +68,8 @@ def record(job_id: str, *, log: JobLog, queue: FairQueue) -> bool:
     if not entries or not entries[-1].terminal:
         return False
     won = end_row(job_id, entries, state=queue.state(job_id))
-    log.recorded(job_id)
+    vectors = any(isinstance(entry.event, Embedded) for entry in entries)
+    log.recorded(job_id, VECTORS_SECONDS if vectors else FORGET_SECONDS)
     return won
 
 

@@ -30,6 +30,9 @@ class Job(models.Model):
     model_digest = models.CharField(max_length=80)
     format = models.CharField(max_length=16)
     input_ids = models.JSONField()
+    lengths = models.JSONField(
+        default=list, help_text="Of an encoder's texts, which follow each other in input_ids."
+    )
     prefixes = models.JSONField(default=list)
     sampling = models.JSONField()
     seed = models.BigIntegerField()

@@ -61,6 +61,7 @@ def drop(ids: Sequence[uuid.UUID]) -> int:
     dropped = ended.update(
         dropped_at=timezone.now(),
         input_ids=[],
+        lengths=[],
         prefixes=[],
         sampling={},
         log=None,

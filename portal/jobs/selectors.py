@@ -34,7 +34,7 @@ def job_for(viewer: Viewer, job_id: str | uuid.UUID) -> Job:
         wanted = uuid.UUID(str(job_id))
     except ValueError:
         raise Job.DoesNotExist from None
-    return visible_to(viewer).defer("input_ids", "prefixes").get(pk=wanted)
+    return visible_to(viewer).defer("input_ids", "lengths", "prefixes").get(pk=wanted)
 
 
 ajob_for = in_thread(job_for)
@@ -47,7 +47,7 @@ def page(
 
     Raises ``Job.DoesNotExist`` where ``before`` is none of the viewer's.
     """
-    rows = visible_to(viewer).defer("input_ids", "prefixes", "log")
+    rows = visible_to(viewer).defer("input_ids", "lengths", "prefixes", "log")
     if before is not None:
         last = job_for(viewer, before)
         rows = rows.filter(

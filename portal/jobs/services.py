@@ -34,7 +34,14 @@ from portal.jobs.errors import (
     QueueFull,
     Unavailable,
 )
-from portal.jobs.inputs import ChatInput, Input, TextInput, TokenInput, read_input
+from portal.jobs.inputs import (
+    ChatInput,
+    EmbeddingInput,
+    Input,
+    TextInput,
+    TokenInput,
+    read_input,
+)
 from portal.jobs.models import Job
 from portal.metrics import JOBS_CREATED
 from portal.teams.models import Team
@@ -43,7 +50,7 @@ from portal.usage.limits import check_tokens
 from portal.usage.policy import worst_case
 from portal.usage.services import OverBudget, check_budget, hold
 
-__all__ = ["ChatInput", "TextInput", "TokenInput", "cancel_job", "create_job"]
+__all__ = ["ChatInput", "EmbeddingInput", "TextInput", "TokenInput", "cancel_job", "create_job"]
 
 DEADLINE_S = 3600.0
 """After this a job ends, wherever it is: nobody waits longer."""
@@ -138,7 +145,7 @@ def prepare_job(
     read = checks.read_sampling(sampling, vocab_size=served.vocab_size)
     check_queue(served.pk)
     prompt = read_input(input, model=served)
-    fitted = checks.fit(read, prompt_tokens=len(prompt.ids), context_length=served.context_length)
+    fitted = checks.fit(read, prompt_tokens=prompt.longest, context_length=served.context_length)
     if prompt.stop:
         fitted = fitted.model_copy(update={"stop": (*fitted.stop, *prompt.stop)})
     job = Job(
@@ -150,6 +157,7 @@ def prepare_job(
         model_digest=served.digest,
         format=served.format,
         input_ids=prompt.ids,
+        lengths=prompt.lengths,
         prefixes=_partition(prefixes, len(prompt.ids), team, session),
         sampling=fitted.model_dump(mode="json", exclude_defaults=True)
         | {"max_tokens": fitted.max_tokens},

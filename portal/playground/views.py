@@ -12,7 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_http_methods
 
-from portal.catalogue.selectors import NotPlaced, UnknownModel, servable, visible_models
+from portal.catalogue.selectors import NotPlaced, UnknownModel, servable, text_models
 from portal.conversations import selectors, services
 from portal.conversations.models import Conversation
 from portal.conversations.services import Ask
@@ -72,7 +72,7 @@ def _page(request: HttpRequest, conversation: Conversation | None) -> HttpRespon
 
 def _models() -> list[dict[str, Any]]:
     names = ("id", "name", "kind", "context_length", "state")
-    return [{name: getattr(model, name) for name in names} for model in visible_models()]
+    return [{name: getattr(model, name) for name in names} for model in text_models()]
 
 
 def _examples() -> list[Any]:

@@ -69,7 +69,7 @@ def setup(console: Console) -> int:
     try:
         check_data(settings.LLMASOS)
         _database(console)
-        _model(console)
+        _models(console)
     except Refused as error:
         console.say(str(error))
         return EXIT_REFUSED
@@ -89,7 +89,7 @@ def _prepare(supervisor: Supervisor, console: Console) -> None:
     console.say(f"LLMasOS, data in {settings.LLMASOS.data}")
     _redis(supervisor, console)
     _database(console)
-    _model(console)
+    _models(console)
     supervisor.add(tree.portal())
     supervisor.add(tree.tasks())
     console.step("portal, tasks and workers")
@@ -128,16 +128,16 @@ def _database(console: Console) -> None:
     console.done(f"{connection.vendor}, {done}")
 
 
-def _model(console: Console) -> None:
-    """The default model, prepared and placed."""
+def _models(console: Console) -> None:
+    """The default model, prepared and placed, and the one for embeddings."""
     name = settings.LLMASOS.default_model
-    console.step(f"model {name}")
     try:
-        model = get(name)
-        if model.state != CatalogueModel.State.READY or not _files(model.id):
-            console.done(f"to be prepared. Licence: {model.licence} {model.licence_url}".rstrip())
-            console.step(f"model {name}")
-            model = _prepared(model, console)
+        model = _ready_model(name, console)
+        if model.embeds:
+            raise Refused(
+                f"DEFAULT_MODEL={name} makes embeddings and can't go on from a text. Choose "
+                f"another, and set EMBEDDING_MODEL={name}."
+            )
         if model.placement == CatalogueModel.Placement.OFF:
             place(model=model, placement=CatalogueModel.Placement.ALWAYS)
     except UnknownModel as error:
@@ -145,6 +145,31 @@ def _model(console: Console) -> None:
     except CatalogueError as error:
         raise Refused(f"The model {name} can't be prepared: {error}") from None
     console.done(f"ready, {model.bytes / 1e6:.0f} MB")
+    _encoder(console)
+
+
+def _encoder(console: Console) -> None:
+    """Everything else works without it, so nothing stops where it can't be had."""
+    name = settings.LLMASOS.embedding_model
+    if not name:
+        return
+    try:
+        model = _ready_model(name, console)
+    except (UnknownModel, CatalogueError, Refused) as error:
+        console.done(f"not ready, so there are no embeddings. {error}")
+    else:
+        console.done(f"ready, {model.bytes / 1e6:.0f} MB")
+
+
+def _ready_model(name: str, console: Console) -> CatalogueModel:
+    """The model, prepared now where it was not."""
+    console.step(f"model {name}")
+    model = get(name)
+    if model.state == CatalogueModel.State.READY and _files(model.id):
+        return model
+    console.done(f"to be prepared. Licence: {model.licence} {model.licence_url}".rstrip())
+    console.step(f"model {name}")
+    return _prepared(model, console)
 
 
 def _files(model_id: str) -> bool:

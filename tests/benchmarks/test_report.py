@@ -54,6 +54,14 @@ RESULTS: dict[str, Any] = {
         "ready_seconds": sample(3), "peak": 9e8, "mapped": 4e8, "idle": 5e8, "weights": 3e8,
         "cache": 5e8, "share": 1.125,
     },
+    "embeddings": {
+        "model": "encoder",
+        "sides": {"llmasos": {"weights": "fp32"}, "transformers": {"weights": "float32"}},
+        "rows": [{
+            "what": "64 texts, short", "tokens": 18.2, "ratio": 1.25,
+            "texts_per_second": {"llmasos": sample(500), "transformers": sample(400)},
+        }],
+    },
     "portal": {
         "streams": 32, "alone": 400.0, "websocket": 380.0, "sse": 320.0, "first_alone_ms": 60.0,
         "first_portal_ms": 80.0,
@@ -83,6 +91,7 @@ def test_it_says_what_was_measured_on_what() -> None:
         "ready 3.0 s after", "adds 20.0 ms",
         "| a plain key | 8.5 | 12.0 | 8.0 |", "| limits | 30 | 40 | 20 |",
         "int8 20.125", "(performance.svg)",
+        "64 texts, short (18 tokens on average)", "500.0 (450.0–550.0)", "**1.25**",
     ):  # fmt: skip
         assert said in text, said
 
@@ -93,6 +102,7 @@ def test_every_goal_is_held_against_its_figure_and_what_is_missing_is_said() -> 
     assert not held["decode, batch 16, over the best peer (llamacpp)"]  # 1.5 of 2
     assert held["decode, batch 16, over transformers.generate"]
     assert held["prefill, 1000 tokens, over llama.cpp"]
+    assert not held["embeddings, 64 texts, short, over transformers"]  # 1.25 of 1.5
     assert not held["32 streams over SSE, over the engine alone"]
     assert held["a request with a key until its job is queued, p50"]
     assert not held["the slowest usage page with 1,000,000 jobs, p50"]
@@ -102,7 +112,8 @@ def test_every_goal_is_held_against_its_figure_and_what_is_missing_is_said() -> 
 
 
 @pytest.mark.parametrize(
-    "part", ["arrival", "shared", "worker", "portal", "request", "usage", "quality", "rows"]
+    "part",
+    ["arrival", "shared", "worker", "embeddings", "portal", "request", "usage", "quality", "rows"],
 )
 def test_a_run_of_some_parts_makes_a_page_too(part: str) -> None:
     results = copy.deepcopy(RESULTS)

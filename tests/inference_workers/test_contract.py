@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from inference_workers.contract import (
     Cancelled,
     Delta,
+    Embedded,
     Entry,
     Failed,
     Finished,
@@ -65,6 +66,10 @@ EVENTS: list[tuple[Any, str]] = [
         '"logprob":-0.5,"top":[[5,-0.5],[6,-1.25]]}],"finish":"stop"}',
     ),
     (
+        Embedded(texts=(4, 0), vectors=("AACAPw==", "AAAAAA==")),
+        '{"type":"embedded","texts":[4,0],"vectors":["AACAPw==","AAAAAA=="]}',
+    ),
+    (
         Finished(reason="length", usage=Usage(prompt_tokens=3, completion_tokens=5)),
         '{"type":"finished","reason":"length","usage":{"prompt_tokens":3,"completion_tokens":5}}',
     ),
@@ -98,6 +103,12 @@ def test_a_newer_writers_fields_are_ignored(event: Any, text: str) -> None:
     assert read_event(newer) == event
 
 
+def test_an_encoders_job_says_how_long_its_texts_are() -> None:
+    job = JOB.model_copy(update={"lengths": (1, 2)})
+    assert job.write() == JOB_JSON.replace('"prefixes"', '"lengths":[1,2],"prefixes"')
+    assert Job.read(job.write()) == job
+
+
 def test_a_newer_job_is_read_too() -> None:
     newer = json.loads(JOB_JSON)
     newer |= {"priority": 3}
@@ -122,4 +133,4 @@ def test_nonsense_is_refused(text: str) -> None:
 
 def test_terminal_entries_are_known_by_their_type() -> None:
     ends = [Entry(seq=1, epoch=1, event=event).terminal for event, _ in EVENTS]
-    assert ends == [False, False, False, True, True, True, True]
+    assert ends == [False, False, False, False, True, True, True, True]

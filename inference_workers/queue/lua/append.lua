@@ -1,5 +1,5 @@
 -- prefix, worker or '', then for each job: id, epoch, first seq, count, and count times
--- (event JSON, kind, tokens); kind is s(tarted), d(elta) or t(erminal).
+-- (event JSON, kind, tokens); kind is s(tarted), d(elta, or vectors: progress) or t(erminal).
 -- → for each job {ok, last seq, cancelled, reason, proved}
 --
 -- An event whose number is already in the log is skipped: sending again is harmless. One whose

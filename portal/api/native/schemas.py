@@ -89,11 +89,12 @@ class Cancelling(BaseModel):
 class ModelDetail(BaseModel):
     id: str
     name: str
-    kind: Literal["base", "instruct"]
+    kind: Literal["base", "instruct", "embedding"]
     family: str
     parameters: int
     context_length: int
     vocab_size: int
+    dimensions: int = Field(description="Numbers in a vector, where it makes embeddings; else 0.")
     format: str
     licence: str
     licence_url: str

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference_workers.contract import Cancelled, Delta, Entry, Failed, Finished, Started, Usage
+from inference_workers.contract import (
+    Cancelled,
+    Delta,
+    Embedded,
+    Entry,
+    Failed,
+    Finished,
+    Started,
+    Usage,
+)
 from llmasos.text.calls import CallReader, Part
 from portal.api.logprobs import Scored, Vocabulary, chat_logprobs
 
@@ -59,6 +68,8 @@ class Answer:
             return []
         if isinstance(event, Delta):
             return self._delta(event)
+        if isinstance(event, Embedded):
+            return []  # no response's job is an encoder's
         self._usage = event.usage
         said = self._close(ended=isinstance(event, Finished))
         if isinstance(event, Failed):

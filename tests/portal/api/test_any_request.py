@@ -49,6 +49,8 @@ def bounded(body: Any) -> Any:
         small["model"] = MODEL
     if "sampling" in small:
         small["sampling"] = bounded(small["sampling"])
+    if "encoding_format" in body or "dimensions" in body:
+        return small  # an encoder generates nothing
     limit = "max_output_tokens" if "input" in body else "max_tokens"
     return {limit: FEW} | small if {"messages", "prompt", "input"} & set(body) else small
 

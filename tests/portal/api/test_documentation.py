@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import MODEL, REPOSITORY, Running
+from tests.running import ENCODER, MODEL, REPOSITORY, Running
 
 PAGES = sorted(Path(REPOSITORY, "docs/api").glob("*.md"))
 EXAMPLE = re.compile(r"<!-- tested -->\n```(bash|python)\n(.*?)```", re.DOTALL)
@@ -18,8 +18,12 @@ EXAMPLES = [found for page in PAGES for found in EXAMPLE.findall(page.read_text(
 
 
 @pytest.mark.parametrize(("language", "code"), EXAMPLES)
-def test_the_example_works(running: Running, api_key: str, language: str, code: str) -> None:
+def test_the_example_works(
+    running: Running, api_key: str, request: pytest.FixtureRequest, language: str, code: str
+) -> None:
     code = code.replace("gemma-3-270m", MODEL)
+    if ENCODER in code:
+        request.getfixturevalue("encoder")
     command = ["bash", "-ec", code] if language == "bash" else [sys.executable, "-c", code]
     done = subprocess.run(
         command,

@@ -13,7 +13,7 @@ from tests.running import MODEL
 
 def test_it_lists_the_models(client: OpenAI) -> None:
     listed = client.models.list()
-    assert [model.id for model in listed] == [MODEL]
+    assert MODEL in [model.id for model in listed]
     found = client.models.retrieve(MODEL)
     assert (found.id, found.object, found.owned_by) == (MODEL, "model", "llmasos")
 

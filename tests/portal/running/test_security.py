@@ -199,6 +199,7 @@ class TestSettings:
             ("LOG_LEVEL", "loud", "INFO"),
             ("TRUSTED_PROXIES", "-1", "greater"),
             ("DEFAULT_MODEL", "../x", "match"),
+            ("EMBEDDING_MODEL", "A b", "match"),
             ("DATA", "/proc/nothing", "/proc/nothing"),
         ],
     )

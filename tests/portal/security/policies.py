@@ -69,6 +69,7 @@ POLICIES = {
     "v1/models/<path:model_id>": "key",
     "v1/chat/completions": "key",
     "v1/completions": "key",
+    "v1/embeddings": "key",
     "v1/responses": "key",
     "v1/responses/<response_id>": "key_owned",
     "v1/responses/<response_id>/cancel": "key_owned",

@@ -37,7 +37,7 @@ class Command(BaseCommand):
         add = verbs.add_parser("add", help="make an entry")
         add.add_argument("id")
         add.add_argument("--source", required=True, help="hub:ORG/NAME[@REV] | /FOLDER | /X.gguf")
-        add.add_argument("--kind", required=True, help="base | instruct")
+        add.add_argument("--kind", required=True, help="base | instruct | embedding")
         for option in ("--name", "--licence", "--licence-url"):
             add.add_argument(option, default="")
         prepare = verbs.add_parser("prepare", help="fetch and convert the weights")
