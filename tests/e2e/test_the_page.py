@@ -61,6 +61,15 @@ def test_a_phone_reaches_settings_and_sends(up: Up, new_context: NewContext) -> 
     Playground(page).wait_ended()
 
 
+def test_a_phone_shows_where_in_an_area_one_is(up: Up, new_context: NewContext) -> None:
+    page = new_context(viewport={"width": 390, "height": 760}, has_touch=True).new_page()
+    sign_up(page, up.url)
+    for path in ("/accounts/data/", "/teams/settings"):
+        page.goto(up.url + path)
+        expect(page.locator(".side-links [aria-current]")).to_be_in_viewport(ratio=1)
+        assert _overflow(page) <= 0
+
+
 def test_the_keyboard_alone_is_enough(up: Up, play: Playground) -> None:
     page = play.page
     page.goto(up.url)

@@ -19,6 +19,11 @@ listenForSheets();
 listenForTheme();
 listenForPasskeys();
 
+/* On a narrow screen an area's list of pages scrolls sideways. */
+document
+  .querySelector(".side-links [aria-current]")
+  ?.scrollIntoView({ block: "nearest", inline: "center" });
+
 document.addEventListener("click", (event) => {
   const target = event.target as HTMLElement;
   for (const menu of document.querySelectorAll<HTMLDetailsElement>("details[data-menu][open]")) {
