@@ -30,8 +30,8 @@ from inference_workers.errors import RequestError
 from inference_workers.models.base import Encoder
 from inference_workers.native import set_threads
 
-TOKEN_BUDGET = 2048
-"""Tokens of a step: enough for the products to run at full speed, and about a quarter of a second
+TOKEN_BUDGET = 1024
+"""Tokens of a step: enough for the products to run at full speed, and about a tenth of a second
 on two cores."""
 
 
