@@ -8,14 +8,17 @@ is signed in by that and by nothing else, and what is left of the middleware sta
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.common import CommonMiddleware
 from django.middleware.security import SecurityMiddleware
+
+from portal.security import ContentSecurityPolicyMiddleware
 
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
@@ -36,43 +39,62 @@ FOR_PAGES = frozenset(
 )
 
 
-class InLoopSecurity(SecurityMiddleware):
-    """Django runs both halves in threads, in case that they wait for something; they don't."""
+class _InLoop:
+    """Django runs both halves of these in threads, in case that they wait for something. They only
+    compute."""
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        refused = self.process_request(request)
-        return self.process_response(request, refused or await _later(self, request))
+        it: Any = self
+        response = it.process_request(request) if hasattr(it, "process_request") else None
+        return cast(
+            HttpResponseBase,
+            it.process_response(request, response or await it.get_response(request)),
+        )
 
 
-class InLoopCommon(CommonMiddleware):
-    """As above."""
-
-    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        refused = self.process_request(request)
-        return self.process_response(request, refused or await _later(self, request))
+class InLoopSecurity(_InLoop, SecurityMiddleware):
+    pass
 
 
-async def _later(middleware: Any, request: HttpRequest) -> Any:
-    return await middleware.get_response(request)
+class InLoopCommon(_InLoop, CommonMiddleware):
+    pass
+
+
+class InLoopFrames(_InLoop, XFrameOptionsMiddleware):
+    pass
+
+
+class InLoopPolicy(_InLoop, ContentSecurityPolicyMiddleware):
+    pass
 
 
 IN_LOOP = {
     "django.middleware.security.SecurityMiddleware": "portal.lean.InLoopSecurity",
     "django.middleware.common.CommonMiddleware": "portal.lean.InLoopCommon",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware": "portal.lean.InLoopFrames",
+    "portal.security.ContentSecurityPolicyMiddleware": "portal.lean.InLoopPolicy",
 }
 
 
-class KeyedHandler(ASGIHandler):
-    """Django without what is ``FOR_PAGES``; what is added to the settings stays in."""
+class PagesHandler(ASGIHandler):
+    """Django, with what is ``IN_LOOP`` in place of its originals."""
+
+    left_out: ClassVar[frozenset[str]] = frozenset()
 
     def load_middleware(self, is_async: bool = False) -> None:
         everything = settings.MIDDLEWARE
-        kept = [name for name in everything if name not in FOR_PAGES]
+        kept = [name for name in everything if name not in self.left_out]
         settings.MIDDLEWARE = [IN_LOOP.get(name, name) for name in kept]
         try:
             super().load_middleware(is_async)
         finally:
             settings.MIDDLEWARE = everything
+
+
+class KeyedHandler(PagesHandler):
+    """Without what is ``FOR_PAGES``; what is added to the settings stays in."""
+
+    left_out = FOR_PAGES
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Without the thread that Django makes for each request: the database has its own

@@ -94,11 +94,15 @@ def _find_bad(asked: list[Asked]) -> list[int]:
     users = User.objects.in_bulk([v.user.pk for v, _, _, _ in asked if v.user is not None])
     by_key = {key for _, _, key, _ in asked if key is not None}
     live = live_keys(by_key) if by_key else set()
+    followed: dict[Viewer, set[uuid.UUID]] = {}
+    for viewer, _, _, jobs in asked:
+        followed.setdefault(viewer, set()).update(jobs)
+    seen = {viewer: still_visible(viewer, jobs) for viewer, jobs in followed.items() if jobs}
     return [
         index
         for index, (viewer, session, key, jobs) in enumerate(asked)
         if not (_holds(viewer, sessions.get(session), users) if key is None else key in live)
-        or (jobs and still_visible(viewer, jobs) != jobs)
+        or (jobs and not jobs <= seen[viewer])
     ]
 
 
