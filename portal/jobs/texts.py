@@ -56,13 +56,13 @@ def read(
         found = _ids(text, "input" if alone else f"input[{number}]", model, tokenizer)
         ids += found
         lengths.append(len(found))
-    if len(ids) > MOST_TOKENS:
-        raise InvalidRequest(
-            "input",
-            f"The texts have {len(ids):,} tokens; at most {MOST_TOKENS:,} are taken at once. Send "
-            "them in several requests.",
-            "context_length_exceeded",
-        )
+        if len(ids) > MOST_TOKENS:  # the rest is not worth reading
+            raise InvalidRequest(
+                "input",
+                f"The texts have more than {MOST_TOKENS:,} tokens, the most that are taken at "
+                "once. Send them in several requests.",
+                "context_length_exceeded",
+            )
     return tuple(ids), tuple(lengths)
 
 
