@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from tests.faults.fairness import greedy_team
 from tests.faults.guided import killed_inside_json
 from tests.faults.leaks import many_jobs
 from tests.faults.redis_loss import flushed_redis, killed_redis
@@ -59,6 +60,7 @@ FAULTS: dict[str, Fault] = {
         lease=6.0 if full else 2.0,
     ),
     "R17": lambda full, seed: many_jobs(doses=100_000 if full else 3_000, seed=seed),
+    "F1": lambda full, seed: greedy_team(queued=1000, seconds=20 if full else 4, seed=seed),
 }
 
 
