@@ -133,7 +133,7 @@ class Running:
         return {
             "worker": ["-m", "inference_workers", *worker],
             "tasks": ["manage.py", "tasks"],
-            "portal": ["-m", "daphne", "-p", str(self.port), "portal.asgi:application"],
+            "portal": ["-m", "portal.serve", "-p", str(self.port), "portal.asgi:application"],
         }[name]
 
     def start(self, name: str) -> None:
