@@ -17,17 +17,19 @@ http = get_asgi_application()
 
 # These need the apps loaded.
 from portal.api.disconnects import Application, NoteDisconnects  # noqa: E402
+from portal.api.shedding import Shedding  # noqa: E402
 from portal.lean import ByKey, KeyedHandler  # noqa: E402
 from portal.playground.origin import SameOrigin  # noqa: E402
 from portal.playground.routing import websocket_urlpatterns  # noqa: E402
 from portal.sqlite import hold_open  # noqa: E402
 
 hold_open()
+keyed = Shedding(cast(Application, KeyedHandler()))
 application = Prefixed(
     ProtocolTypeRouter(
         {
             "http": NoteDisconnects(
-                cast(Application, ByKey(http, KeyedHandler(), prefix=settings.LLMASOS.prefix))
+                cast(Application, ByKey(http, keyed, prefix=settings.LLMASOS.prefix))
             ),
             "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
         }
