@@ -41,4 +41,4 @@ RUN python deploy/messages.py \
 USER llmasos
 VOLUME /data
 EXPOSE 8000
-CMD ["python", "-m", "daphne", "-b", "0.0.0.0", "-p", "8000", "portal.asgi:application"]
+CMD ["python", "-m", "portal.serve", "-b", "0.0.0.0", "-p", "8000", "portal.asgi:application"]

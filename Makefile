@@ -121,6 +121,10 @@ lint-python: $(VENV)/.dev
 	@$(BIN)/mypy
 	@DATA=$$(mktemp -d) $(PY) manage.py makemigrations --check --dry-run
 	@$(BIN)/djlint --quiet --lint templates portal
+	@$(BIN)/bandit --quiet --recursive --severity-level high portal inference_workers llmasos deploy \
+		manage.py
+	@git ls-files -z | xargs -0 -P 2 -n 250 $(BIN)/detect-secrets-hook --no-verify \
+		--baseline .secrets.baseline
 
 lint-web: $(VENV)/.npm
 	@$(NODE) npm run --silent lint

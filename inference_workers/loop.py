@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 
 import structlog
@@ -54,7 +54,8 @@ class Admission:
 
 
 class EngineLoop:
-    """Runs ``engine`` in a thread of its own until ``stop``.
+    """Runs ``engine`` in a thread of its own until ``stop``. The last ``lanes`` of the jobs that it
+    can run together are not slots: see ``reserve``.
 
     ``on_room`` is called when a slot became free or a suspect proved itself, ``on_give_back`` with
     jobs that can't go on here: ``crashed`` true when a step failed with them, so they are tried
@@ -69,6 +70,7 @@ class EngineLoop:
         *,
         worker: str,
         digest: str = "",
+        lanes: int = 0,
         on_room: Callable[[], None] = lambda: None,
         on_give_back: Callable[[Sequence[str], bool], None] = lambda jobs, crashed: None,
         on_death: Callable[[BaseException], None] = lambda error: None,
@@ -77,6 +79,7 @@ class EngineLoop:
         self._sink = sink
         self._worker = worker
         self._digest = digest
+        self._lanes = lanes
         self._on_room, self._on_give_back, self._on_death = on_room, on_give_back, on_death
         self._live: dict[str, _Live] = {}
         self._inbox: SimpleQueue[Admission | str] = SimpleQueue()
@@ -87,7 +90,7 @@ class EngineLoop:
         self._faults = 0
         self._stopping = False
         self.progress = 0
-        self.stats: EngineStats = engine.stats()
+        self.stats: EngineStats = self._look_at_engine()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -116,19 +119,23 @@ class EngineLoop:
     def wake(self) -> None:
         self._wake.set()
 
-    def reserve(self) -> bool:
-        """Keep room for a job that is about to be claimed; ``admit`` or ``unreserve`` follows."""
+    def reserve(self, *, lane: bool = False) -> bool:
+        """Keep room for a job that is about to be claimed; ``admit`` or ``unreserve`` follows.
+
+        ``lane``: beside the slots if need be, for what is claimed so (``FairQueue.claim``).
+        """
         with self._lock:
-            if self._stopping or self._reserved >= self._capacity:
+            free = self._capacity - (0 if lane else self._lanes)
+            if self._stopping or self._reserved >= free:
                 return False
             self._reserved += 1
             return True
 
     @property
     def room(self) -> bool:
-        """Whether it would take another job now."""
+        """Whether a slot is free."""
         with self._lock:
-            return not self._stopping and self._reserved < self._capacity
+            return not self._stopping and self._reserved < self._capacity - self._lanes
 
     def unreserve(self) -> None:
         with self._lock:
@@ -300,7 +307,11 @@ class EngineLoop:
         if self._engine.busy:
             raise error
 
+    def _look_at_engine(self) -> EngineStats:
+        stats = self._engine.stats()
+        return replace(stats, slots=stats.slots - self._lanes)
+
     def _publish(self) -> None:
-        self.stats = self._engine.stats()
+        self.stats = self._look_at_engine()
         with self._lock:
             self._capacity = self._engine.capacity()

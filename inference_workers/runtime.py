@@ -5,6 +5,7 @@
     sink          RedisSink: appends what the engine made
     heartbeat     Heartbeat: renews the lease, hears orders
     claimer       claims when jobs come or a slot becomes free, and every 250 ms
+    lanes         claims when jobs come while the slots are full
     wake-ups      Celery's worker: claims when a message comes (``listen``)
 
 The process ends with 0 when it was told to, with ``EXIT_REFUSED`` when a setting or the model is
@@ -35,6 +36,7 @@ from inference_workers.sink import RedisSink
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 0.25
+LANE_SECONDS = 1.0
 FLUSH_SECONDS = 10.0
 STEP_SECONDS = 12.0
 """How long a drain waits for the step under way and for Redis: together below 30 s."""
@@ -119,21 +121,28 @@ class Runtime:
         if loop is None:
             return 0
         with self._claiming:
-            while not self._ending.is_set() and loop.reserve():
-                try:
-                    admission = self._claim()
-                except BaseException:
-                    loop.unreserve()
-                    raise
-                if admission is None:
-                    loop.unreserve()
-                    break
-                loop.admit(admission)
+            while not self._ending.is_set() and self._claim_one(loop):
                 claimed += 1
         return claimed
 
-    def _claim(self) -> Admission | None:
-        claim = self._queue.claim(self._settings.model, self._settings.name)
+    def _claim_one(self, loop: EngineLoop) -> bool:
+        """Whether a job was claimed: into a slot, or, when all are taken, into a lane."""
+        lane = not loop.reserve()
+        if lane and not loop.reserve(lane=True):
+            return False
+        try:
+            admission = self._claim(lane)
+        except BaseException:
+            loop.unreserve()
+            raise
+        if admission is None:
+            loop.unreserve()
+            return False
+        loop.admit(admission)
+        return True
+
+    def _claim(self, lane: bool) -> Admission | None:
+        claim = self._queue.claim(self._settings.model, self._settings.name, lane=lane)
         if claim is None:
             return None
         self._testing = claim.suspect
@@ -171,6 +180,7 @@ class Runtime:
             self._sink,
             worker=self._settings.name,
             digest=self._manifest.digest,
+            lanes=loaded.lanes,
             on_room=self._on_room,
             on_give_back=self._give_back,
             on_death=self._die,
@@ -181,6 +191,10 @@ class Runtime:
         self._heartbeat.state = "ready"
         log.info("ready", device=loaded.device, slots=loop.stats.slots)
         threading.Thread(target=self._claimer, name="claimer", daemon=True).start()
+        if loaded.lanes:
+            threading.Thread(
+                target=self._fill_lanes, args=(loop,), name="lanes", daemon=True
+            ).start()
         listener = self._listen(self.claim_all)
         listener.start()
         self._ending.wait()
@@ -197,6 +211,17 @@ class Runtime:
             if not self._sink.alive:
                 self._die(RuntimeError("the sink's thread ended"))
             self._rest()
+
+    def _fill_lanes(self, loop: EngineLoop) -> None:
+        """While there are slots the claimer hears of new jobs; while there are none, this does."""
+        while not self._ending.is_set():
+            try:
+                came = self._queue.wait_jobs(self._settings.model, LANE_SECONDS, full=True)
+                if came and not loop.room:
+                    self.claim_all()
+            except redis.exceptions.RedisError as error:
+                log.debug("claim_failed", error=str(error))
+                self._ending.wait(LOOK_SECONDS)
 
     def _rest(self) -> None:
         """Until there is room, a suspect has proved itself, or jobs came; a look's time at most."""

@@ -18,20 +18,19 @@ django.setup(set_prefix=False)
 
 # These need the apps loaded.
 from portal.api.disconnects import Application, NoteDisconnects  # noqa: E402
+from portal.api.shedding import Shedding  # noqa: E402
 from portal.lean import ByKey, KeyedHandler, PagesHandler  # noqa: E402
 from portal.playground.origin import SameOrigin  # noqa: E402
 from portal.playground.routing import websocket_urlpatterns  # noqa: E402
 from portal.sqlite import hold_open  # noqa: E402
 
 hold_open()
+keyed = Shedding(cast(Application, KeyedHandler()))
 application = Prefixed(
     ProtocolTypeRouter(
         {
             "http": NoteDisconnects(
-                cast(
-                    Application,
-                    ByKey(PagesHandler(), KeyedHandler(), prefix=settings.LLMASOS.prefix),
-                )
+                cast(Application, ByKey(PagesHandler(), keyed, prefix=settings.LLMASOS.prefix))
             ),
             "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
         }

@@ -156,7 +156,7 @@ class Running:
             "worker": worker(MODEL, "w1"),
             "encoder": worker(ENCODER, "e1"),
             "tasks": ["manage.py", "tasks"],
-            "portal": ["-m", "daphne", "-p", str(self.port), "portal.asgi:application"],
+            "portal": ["-m", "portal.serve", "-p", str(self.port), "portal.asgi:application"],
         }[name]
 
     def start(self, name: str) -> None:

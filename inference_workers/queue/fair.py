@@ -3,7 +3,9 @@
 Teams take turns by tokens served, divided by weight (Virtual Token Counter, arXiv 2401.00588):
 prompt tokens are charged when a job is first claimed, generated tokens as they are logged. Between
 two teams that both have work waiting the difference never exceeds twice the largest prompt, or
-twice what one full batch can generate; no slot idles while a job waits.
+twice what one full batch can generate; no slot idles while a job waits. A worker whose slots are
+all taken may claim into one of its lanes, for a team that it runs nothing for and whose turn it is:
+a team that asks now and then need not wait until one of a greedy team's long jobs ends.
 """
 
 from __future__ import annotations
@@ -130,25 +132,28 @@ class FairQueue:
         seconds, micros = self._sync.time()
         return max(0.0, seconds + micros / 1e6 - oldest[0][1] / 1000)
 
-    def claim(self, model: str, worker: str) -> Claim | None:
+    def claim(self, model: str, worker: str, *, lane: bool = False) -> Claim | None:
         """Give the next job to ``worker``, or nothing.
 
         Nothing also when the worker has no live lease, drains or is paused, when the model is
-        paused, and while the worker runs a suspect that has not proved itself.
+        paused, and while the worker runs a suspect that has not proved itself; with ``lane`` also
+        when the worker runs something for the team whose turn it is.
         """
-        found = run(self._sync, "claim", self.keys.prefix, model, worker)
+        found = run(self._sync, "claim", self.keys.prefix, model, worker, int(lane))
         if found is None:
             return None
         _, payload, epoch, seq, suspect = found
         job = Job.read(payload).model_copy(update={"epoch": int(epoch)})
         return Claim(job=job, last_seq=int(seq), suspect=bool(suspect))
 
-    def wait_jobs(self, model: str, timeout: float) -> bool:
+    def wait_jobs(self, model: str, timeout: float, *, full: bool = False) -> bool:
         """Wait up to ``timeout`` seconds (below 5) for jobs to come; ``True`` if some did.
 
         They may be gone again, and a wake-up can be lost: look from time to time in any case.
+        Workers whose slots are ``full`` wait apart from those that have room.
         """
-        return self._sync.blpop([self.keys.wake(model)], timeout=timeout) is not None
+        wake = self.keys.wake_full(model) if full else self.keys.wake(model)
+        return self._sync.blpop([wake], timeout=timeout) is not None
 
     def position(self, job_id: str) -> int | None:
         """1 for the job that is claimed next; ``None`` when it isn't queued. See position.lua."""

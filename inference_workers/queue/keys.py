@@ -15,6 +15,7 @@ same names from the prefix; a Redis cluster, which would need them declared, is 
                                        others have overtaken are dropped when there are many
     fair:{model}               hash    ``floor``, ``last``: where a team starts when none is active
     wake:{model}               list    a few elements when jobs came: wakes idle workers
+    wake:{model}:full          list    the same for workers that have nothing but lanes left
     deadlines                  zset    queued jobs that have a deadline (ms)
     paused                     set     models from which nothing is claimed
     ended                      zset    jobs whose end is logged and not yet recorded, by time (ms)
@@ -58,6 +59,9 @@ class Keys:
 
     def wake(self, model: str) -> str:
         return self._key("wake", model)
+
+    def wake_full(self, model: str) -> str:
+        return self._key("wake", model, "full")
 
     def queue(self, model: str, team: str) -> str:
         return self._key("queue", model, team)

@@ -10,7 +10,7 @@ BATCH = 500
 def empty(row: Model) -> None:
     """Delete what would fall with ``row``, a batch a transaction; safe to call again after a crash.
 
-    Raises ``ProtectedError`` when something must not fall.
+    Raises ``ProtectedError`` or ``RestrictedError`` when something must not fall.
     """
     for relation in row._meta.related_objects:
         if getattr(relation, "on_delete", None) is not CASCADE:

@@ -21,6 +21,7 @@ from portal.api.errors import ApiError
 from portal.api.following import Followed
 from portal.api.logprobs import Vocabulary
 from portal.api.schemas import ChatRequest, CompletionRequest, Request
+from portal.api.shedding import taken
 from portal.api.structured import Function
 from portal.catalogue.models import CatalogueModel
 from portal.jobs import services as jobs
@@ -129,6 +130,7 @@ async def shielded(
             late = await Attachment.make(jobs_of(await task), returning=returning, gone=gone)
             late.leave()
         raise
+    taken(request)
     return made, await Attachment.make(jobs_of(made), returning=returning, gone=gone)
 
 

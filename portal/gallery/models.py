@@ -45,8 +45,9 @@ class App(models.Model):
     name_zh = models.CharField(max_length=80)
     description_en = models.CharField(max_length=240)
     description_zh = models.CharField(max_length=240)
+    # RESTRICT, not PROTECT: a version that is shown stays while its app does, and falls with it.
     current = models.ForeignKey(
-        "AppVersion", on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+        "AppVersion", on_delete=models.RESTRICT, null=True, blank=True, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -2,7 +2,7 @@
 
 ``drop_old`` goes by age. ``drop_read`` is for teams that keep none: what was recorded and read goes
 within seconds. A job that a conversation shows stays as long as the conversation (which is known
-here by the reverse relation alone).
+here by the reverse relation alone); what a response keeps of its prompt goes along with it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
+from django.apps import apps
+from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from redis.exceptions import RedisError
@@ -56,19 +58,22 @@ def _drop(due: QuerySet[Job]) -> bool:
 
 
 def drop(ids: Sequence[uuid.UUID]) -> int:
-    """Forget what these ended jobs were asked and answered, in one statement; how many that was."""
+    """Forget what these ended jobs were asked and answered; how many that was."""
     ended = Job.objects.filter(pk__in=ids, dropped_at=None).exclude(state=Job.State.OPEN)
-    dropped = ended.update(
-        dropped_at=timezone.now(),
-        input_ids=[],
-        lengths=[],
-        prefixes=[],
-        sampling={},
-        log=None,
-        error_message="",
-        idempotency_key="",
-        request_digest="",
-    )
+    responses = apps.get_model("responses", "Response")._base_manager
+    with transaction.atomic():
+        dropped = ended.update(
+            dropped_at=timezone.now(),
+            input_ids=[],
+            lengths=[],
+            prefixes=[],
+            sampling={},
+            log=None,
+            error_message="",
+            idempotency_key="",
+            request_digest="",
+        )
+        responses.filter(pk__in=ids, job__dropped_at__isnull=False).delete()
     try:
         for pk in ids:
             links.queue().forget(pk.hex, REDIS_SECONDS)

@@ -49,7 +49,7 @@ def portal() -> Spec:
     return Spec(
         "portal",
         (
-            *(python(), "-m", "daphne", "-b", ours.host, "-p", str(ours.port)),
+            *(python(), "-m", "portal.serve", "-b", ours.host, "-p", str(ours.port)),
             *("--application-close-timeout", str(PORTAL_CLOSE_S), "--no-server-name"),
             *("--websocket-max-message-size", str(WEBSOCKET_MESSAGE_BYTES)),
             *("-v", "0", "portal.asgi:application"),

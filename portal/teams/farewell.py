@@ -15,7 +15,7 @@ from allauth.usersessions.models import UserSession
 from auditlog.models import LogEntry
 from django.conf import settings
 from django.db import transaction
-from django.db.models import ProtectedError
+from django.db.models import ProtectedError, RestrictedError
 from django.utils import timezone
 
 from portal import audit
@@ -108,7 +108,7 @@ def _remove(user: User) -> bool:
         LogEntry.objects.filter(actor=user).update(actor_email=GONE)
         empty(user)
         user.delete()
-    except ProtectedError as error:
+    except (ProtectedError, RestrictedError) as error:
         logger.error("account_not_removed", user=number, error=str(error))
         return False
     logger.info("account_removed", user=number)

@@ -26,6 +26,7 @@ from django.utils.translation import gettext as _
 from portal import audit
 from portal.accounts.models import User
 from portal.config import MODEL_ID
+from portal.teams.ceilings import ceilings_after, exceeded
 from portal.teams.models import ApiKey, Membership, Team, everyday_scopes
 from portal.teams.rules import LEAST, MANAGE_KEYS, MANAGE_MEMBERS, may, roles_from
 
@@ -113,16 +114,18 @@ def create_key(
 
 def update_key(*, key: ApiKey, name: str, terms: Terms, actor: User) -> bool:
     """Change what a live key is called and may do, from its next request on; ``False`` if it was
-    revoked meanwhile. Raises ``KeyRefused``."""
+    revoked meanwhile. Raises ``KeyRefused``, also for what would widen a limit that somebody who
+    manages the team has set."""
     fields: dict[str, Any] = {"name": _name(name)} | _fields(terms)
     with transaction.atomic():
         row = ApiKey.objects.select_for_update().filter(pk=key.pk, revoked_at=None).first()
         if row is None:
             return False
         _check(terms, row.team, actor, had=row)
+        ceilings = _ceilings(row, terms, actor)
         changes = {n: (getattr(row, n), v) for n, v in fields.items() if getattr(row, n) != v}
         if changes:
-            ApiKey.objects.filter(pk=key.pk).update(**fields)
+            ApiKey.objects.filter(pk=key.pk).update(**fields, ceilings=ceilings)
             audit.record(actor=actor, action="update", instance=row, changes=changes)
     return True
 
@@ -285,6 +288,19 @@ def _check(terms: Terms, team: Team, user: User, had: ApiKey | None = None) -> N
     ends, had_ends = terms.expires_at, had.expires_at if had else None
     if ends is not None and ends != had_ends and ends <= timezone.now():
         raise KeyRefused(_("A key expires in the future. To end it now, revoke it."), "expires_at")
+
+
+def _ceilings(key: ApiKey, terms: Terms, actor: User) -> dict[str, Any]:
+    """What the key's maker is held to after ``actor`` has given it ``terms``."""
+    known: dict[str, Any] = key.ceilings
+    if may(actor, MANAGE_MEMBERS, key.team):
+        own, before = key.created_by_id == actor.pk, _fields(Terms.of(key))
+        return ceilings_after(known, before=before, after=_fields(terms), own=own)
+    if name := exceeded(known, _fields(terms)):
+        raise KeyRefused(
+            _("Somebody who manages the team has limited this. Stay below it, or ask them."), name
+        )
+    return known
 
 
 def _plaintext(prefix: str) -> str:

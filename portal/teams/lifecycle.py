@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import ProtectedError
+from django.db.models import ProtectedError, RestrictedError
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -98,7 +98,7 @@ def remove_team(team: Team) -> bool:
     try:
         empty(team)
         team.delete()
-    except ProtectedError as error:
+    except (ProtectedError, RestrictedError) as error:
         logger.error("team_not_removed", team=name, error=str(error))
         return False
     logger.info("team_removed", team=name)

@@ -3,7 +3,8 @@ database.
 
 Generic cell rate algorithm on Redis' clock (throttled-py): a full quota may be used at once and
 comes back evenly. When Redis can't be reached, keys pass, because their teams have budgets, and
-visitors wait.
+visitors wait. Redis is asked from threads, also for async callers: an event loop with too much to
+do takes its own lateness for Redis' silence, and just then everybody would pass.
 
 RateLimited     too often; try again after ``retry_after`` seconds
 """
@@ -15,16 +16,13 @@ import math
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, lru_cache
-from weakref import WeakKeyDictionary
 
 import structlog
 from django.conf import settings
 from django.utils.translation import gettext as _
-from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from throttled import RateLimiterType, Throttled, rate_limiter
-from throttled import asyncio as athrottled
 from throttled.exceptions import StoreUnavailableError
 from throttled.store import RedisStore
 
@@ -109,7 +107,7 @@ def check_anonymous(address: str) -> Allowance:
 
 
 async def acheck_anonymous(address: str) -> Allowance:
-    return await _acheck(visitors(), quota_address(address))
+    return await asyncio.to_thread(check_anonymous, address)
 
 
 def check_key(key: ApiKey) -> Allowance:
@@ -126,10 +124,12 @@ def check_tokens(key: ApiKey, tokens: int) -> Allowance | None:
 async def alook_at_tokens(key: ApiKey) -> Allowance | None:
     """What the key has left of its tokens, counting nothing; ``None`` without a limit."""
     quota = tokens_of(key)
-    if quota is None:
-        return None
+    return await asyncio.to_thread(_look, quota, key.pk.hex) if quota else None
+
+
+def _look(quota: Quota, subject: str) -> Allowance:
     try:
-        state = await _alimiter(quota, settings.REDIS_URL).peek(f"{quota.kind}:{key.pk.hex}")
+        state = _limiter(quota, settings.REDIS_URL).peek(f"{quota.kind}:{subject}")
     except StoreUnavailableError as error:
         return _during_outage(quota, error)
     return Allowance(quota.limit, state.remaining, state.reset_after)
@@ -154,16 +154,6 @@ def _check(quota: Quota, subject: str, cost: int = 1) -> Allowance:
     except StoreUnavailableError as error:
         return _during_outage(quota, error)
     return _judge(quota, answer, cost)
-
-
-async def _acheck(quota: Quota, subject: str) -> Allowance:
-    if quota.limit == 0:
-        raise quota.refusal(quota.seconds)
-    try:
-        answer = await _alimiter(quota, settings.REDIS_URL).limit(f"{quota.kind}:{subject}")
-    except StoreUnavailableError as error:
-        return _during_outage(quota, error)
-    return _judge(quota, answer)
 
 
 def _judge(quota: Quota, answer: rate_limiter.RateLimitResult, cost: int = 1) -> Allowance:
@@ -203,34 +193,3 @@ def _store(url: str) -> RedisStore:
 def _limiter(quota: Quota, url: str) -> Throttled:
     how = RateLimiterType.GCRA.value
     return Throttled(using=how, quota=_rate(quota), store=_store(url), key_prefix=PREFIX)
-
-
-class _InLoop:
-    """Connections belong to the event loop that opened them."""
-
-    def __init__(self, url: str) -> None:
-        retry = {"retry": AsyncRetry(NoBackoff(), 1)}
-        options = {**TIMEOUTS, "CONNECTION_POOL_KWARGS": retry}
-        self._store = athrottled.RedisStore(server=url, options=options)
-        self._limiters: dict[Quota, athrottled.Throttled] = {}
-
-    def limiter(self, quota: Quota) -> athrottled.Throttled:
-        found = self._limiters.get(quota)
-        if found is None:
-            if len(self._limiters) >= QUOTAS_KEPT:
-                self._limiters.clear()
-            how = RateLimiterType.GCRA.value
-            found = self._limiters[quota] = athrottled.Throttled(
-                using=how, quota=_rate(quota), store=self._store, key_prefix=PREFIX
-            )
-        return found
-
-
-_in_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _InLoop]] = WeakKeyDictionary()
-
-
-def _alimiter(quota: Quota, url: str) -> athrottled.Throttled:
-    found = _in_loop.setdefault(asyncio.get_running_loop(), {})
-    if url not in found:
-        found[url] = _InLoop(url)
-    return found[url].limiter(quota)

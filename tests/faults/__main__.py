@@ -1,6 +1,6 @@
 """``python -m tests.faults [--full] [--seed N] [PROMISE…]``: run the faults and print a table.
 
-Short doses take about two minutes; ``--full`` gives the counts that the promises name.
+Short doses take about three minutes; ``--full`` gives the counts that the promises name.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ import sys
 import time
 from collections.abc import Callable
 
+from tests.faults.cuts import random_cuts
+from tests.faults.fairness import greedy_team
 from tests.faults.guided import killed_inside_json
 from tests.faults.leaks import many_jobs
+from tests.faults.limits import key_limits
+from tests.faults.overload import overload
 from tests.faults.redis_loss import flushed_redis, killed_redis
 from tests.faults.report import Row
+from tests.faults.slow_readers import stalled_readers
 from tests.faults.stop import cancelled_jobs
 from tests.faults.worker_death import (
     frozen_worker,
@@ -51,7 +56,16 @@ FAULTS: dict[str, Fault] = {
     "R6": lambda full, seed: rolling_restart(
         doses=10 if full else 2, streams=32 if full else 12, seed=seed
     ),
+    "R7": lambda full, seed: random_cuts(
+        cuts=1000 if full else 60, seed=seed, portals=2 if full else 1
+    ),
+    "R8": lambda full, seed: stalled_readers(
+        seconds=600 if full else 10, seed=seed, noise=0.0 if full else 0.02
+    ),
     "R9": lambda full, seed: cancelled_jobs(doses=500 if full else 24, seed=seed),
+    "R11": lambda full, seed: overload(
+        seconds=300 if full else 8, seed=seed, slow=0.1 if full else 0.5
+    ),
     "R16": lambda full, seed: killed_inside_json(
         doses=20 if full else 2,
         streams=32 if full else 10,
@@ -59,6 +73,8 @@ FAULTS: dict[str, Fault] = {
         lease=6.0 if full else 2.0,
     ),
     "R17": lambda full, seed: many_jobs(doses=100_000 if full else 3_000, seed=seed),
+    "F1": lambda full, seed: greedy_team(queued=1000, seconds=20 if full else 4, seed=seed),
+    "F2": lambda full, seed: key_limits(seed=seed),
 }
 
 

@@ -68,6 +68,54 @@ def test_teams_take_turns(room: Room) -> None:
     assert order[4:] == ["r2", "r3"]
 
 
+def test_a_full_worker_takes_a_newcomers_job_into_a_lane(room: Room) -> None:
+    worker = room.worker()
+    for number in range(4):
+        room.queue.enqueue(a_job(f"r{number}", "red", prompt=5))
+    for _ in range(2):
+        room.queue.claim("m", worker)
+    assert room.queue.claim("m", worker, lane=True) is None, "it serves that team already"
+    room.queue.enqueue(a_job("b0", "blue", prompt=5))
+    room.queue.enqueue(a_job("b1", "blue", prompt=5))
+    claim = room.queue.claim("m", worker, lane=True)
+    assert claim is not None
+    assert claim.job.id == "b0"
+    assert room.queue.claim("m", worker, lane=True) is None
+    assert room.queue.claim("m", room.worker("w2"), lane=True) is not None
+
+
+def test_of_those_that_stand_level_a_lane_takes_one_that_is_not_served(room: Room) -> None:
+    worker = room.worker()
+    room.queue.enqueue(a_job("a0", "a", prompt=5))
+    room.queue.claim("m", worker)
+    room.queue.enqueue(a_job("a1", "a", prompt=5))
+    room.queue.enqueue(a_job("z0", "z", prompt=5))
+    claim = room.queue.claim("m", worker, lane=True)
+    assert claim is not None
+    assert claim.job.id == "z0"
+
+
+def test_a_lane_turns_no_order_round(room: Room) -> None:
+    """Nobody gets past a team that has had less, even where the worker serves that team."""
+    worker = room.worker()
+    room.queue.enqueue(a_job("r0", "red", prompt=1))
+    room.queue.enqueue(a_job("b0", "blue", prompt=50))
+    for _ in range(2):
+        room.queue.claim("m", worker)
+    room.queue.enqueue(a_job("r1", "red", prompt=1))
+    room.queue.enqueue(a_job("b1", "blue", prompt=1))
+    end = Append("b0", 1, 1, [Finished(reason="stop", usage=Usage())])
+    assert room.log.append([end], worker=worker)[0].ok
+    assert room.queue.claim("m", worker, lane=True) is None
+
+
+def test_workers_with_and_without_room_are_woken_apart(room: Room) -> None:
+    room.queue.enqueue(a_job())
+    assert room.queue.wait_jobs("m", 0.02, full=True)
+    assert room.queue.wait_jobs("m", 0.02)
+    assert not room.queue.wait_jobs("m", 0.02, full=True)
+
+
 def test_being_away_earns_no_credit(room: Room) -> None:
     worker = room.worker()
     room.queue.enqueue(a_job("b0", "blue", prompt=1))
@@ -200,6 +248,7 @@ def test_a_forgotten_job_leaves_nothing_behind(room: Room) -> None:
     kept = {
         room.keys.idle("m"),
         room.keys.wake("m"),
+        room.keys.wake_full("m"),
         room.keys.prefix + ":order",
         room.keys.prefix + ":fair:m",
     }

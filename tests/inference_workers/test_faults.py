@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from tests.faults.fairness import greedy_team
 from tests.faults.guided import killed_inside_json
 from tests.faults.house import a_house
 from tests.faults.redis_loss import flushed_redis, killed_redis
@@ -88,3 +89,7 @@ def test_a_rolling_restart_is_only_a_short_pause(seed: int) -> None:
 
 def test_a_cancel_stops_the_compute_in_every_phase(seed: int) -> None:
     kept(cancelled_jobs(doses=16, seed=seed))
+
+
+def test_nobody_waits_for_a_greedy_team(seed: int) -> None:
+    kept(greedy_team(queued=1000, seconds=3, seed=seed))

@@ -43,7 +43,7 @@ class Stumbling(EchoEngine):
 class Bench:
     """A loop with its engine, and what it has told."""
 
-    def __init__(self, step_seconds: float = 0.0, slots: int = 4) -> None:
+    def __init__(self, step_seconds: float = 0.0, slots: int = 4, lanes: int = 0) -> None:
         self.engine = Stumbling(byte_tokenizer(), step_seconds=step_seconds, slots=slots)
         self.sink = MemorySink()
         self.given_back: list[tuple[list[str], bool]] = []
@@ -54,6 +54,7 @@ class Bench:
             self.sink,
             worker="w1",
             digest="sha256:0",
+            lanes=lanes,
             on_room=self.room.set,
             on_give_back=lambda jobs, crashed: self.given_back.append((list(jobs), crashed)),
             on_death=self.deaths.append,
@@ -110,6 +111,22 @@ def test_it_takes_no_more_than_its_engine_holds(slow: Bench) -> None:
     for number in range(4):
         slow.end(f"j{number}")
     assert until(slow.loop.reserve, 1, "there is room again")
+
+
+def test_lanes_are_not_slots() -> None:
+    bench = Bench(step_seconds=0.01, slots=4, lanes=1)
+    for number in range(3):
+        bench.take(a_job(f"j{number}", max_tokens=20))
+    assert not bench.loop.room
+    assert not bench.loop.reserve()
+    assert bench.loop.reserve(lane=True)
+    assert not bench.loop.reserve(lane=True)
+    bench.loop.unreserve()
+    assert bench.loop.stats.slots == 3
+    for number in range(3):
+        bench.end(f"j{number}")
+    assert until(bench.loop.reserve, 1, "there is room again")
+    bench.loop.stop(5)
 
 
 def test_a_passed_deadline_ends_a_running_job_with_what_it_made(slow: Bench) -> None:

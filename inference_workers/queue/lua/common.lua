@@ -65,9 +65,11 @@ local function push(id, model, team, order, deadline, t)
   redis.call('ZADD', key('waiting', model), t, id)
   if deadline ~= '' then redis.call('ZADD', key('deadlines'), deadline, id) end
   activate(model, team)
-  -- Idle workers wait on this list. Few elements will do: a woken worker claims all that it can.
-  local wake = key('wake', model)
-  if redis.call('LLEN', wake) < 4 then redis.call('LPUSH', wake, '1') end
+  -- Idle workers wait on one list, full ones on the other, so that none takes another's call. Few
+  -- elements will do: a woken worker claims all that it can.
+  for _, wake in ipairs({key('wake', model), key('wake', model, 'full')}) do
+    if redis.call('LLEN', wake) < 4 then redis.call('LPUSH', wake, '1') end
+  end
 end
 
 local function pull(id, model, team)

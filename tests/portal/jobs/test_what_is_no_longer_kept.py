@@ -17,6 +17,8 @@ from portal.jobs import links, retention
 from portal.jobs.keeper import Keeper
 from portal.jobs.models import Job
 from portal.jobs.reader import Notice, events
+from portal.responses.models import Response
+from portal.responses.services import create_response
 from portal.teams.models import Team
 from portal.teams.services import set_retention
 from portal.threads import in_thread
@@ -86,6 +88,22 @@ def test_it_goes_in_bounded_batches(
     assert sum(is_kept(job) for job in jobs) == 1
     assert not retention.drop_old()
     assert not any(is_kept(job) for job in jobs)
+
+
+def test_a_response_goes_with_its_job(worker: Worker, make_job: MakeJob, team: Team) -> None:
+    old = ended(worker, make_job, days_ago=8)
+    young = ended(worker, make_job, days_ago=6)
+    going = make_job()
+    for job in (old, young, going):
+        create_response(
+            draft=job, previous=None, background=False, request={},
+            input=[{"type": "message", "role": "user", "content": "a secret prompt"}],
+        )  # fmt: skip
+    set_retention(team=team, days=7)
+    retention.drop_old()
+    retention.drop([going.pk])
+    assert not is_kept(old)
+    assert set(Response.objects.values_list("pk", flat=True)) == {young.pk, going.pk}
 
 
 async def test_whoever_asks_for_it_later_is_told(

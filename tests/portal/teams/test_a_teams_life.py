@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.db.models import RestrictedError
 from django.utils import timezone
 
 from portal.accounts.models import User
 from portal.catalogue.models import CatalogueModel
 from portal.conversations.models import Conversation, Message
+from portal.gallery.builtin import sync_builtin
+from portal.gallery.models import App, AppRun, AppVersion
 from portal.jobs.models import Job
 from portal.jobs.selectors import visible_to
 from portal.jobs.viewer import Viewer
@@ -118,6 +121,23 @@ class TestRemoving:
         assert list(Job.objects.all()) == [kept]
         assert not Conversation.objects.exists()
         assert User.objects.filter(pk__in=[owner.pk, member.pk]).count() == 2
+
+    def test_its_apps_go_with_their_versions_and_runs(self, team: Team, owner: User) -> None:
+        app = App.objects.create(
+            slug="theirs", team=team, author="Research", icon="R", category="other",
+            name_en="Theirs", name_zh="他们的", description_en="x", description_zh="x",
+        )  # fmt: skip
+        app.current = AppVersion.objects.create(app=app, number=1, definition={})
+        app.save()
+        AppRun.objects.create(version=app.current, team=team, user=owner, kind="text", inputs={})
+        assert remove_teams(now=delete_team(team=team, actor=owner)) == 1
+        assert not App.objects.filter(slug="theirs").exists()
+        assert not AppVersion.objects.filter(pk=app.current.pk).exists()
+
+    def test_a_version_that_is_shown_is_not_deleted_by_itself(self, team: Team) -> None:
+        sync_builtin()
+        with pytest.raises(RestrictedError):
+            AppVersion.objects.all().delete()
 
 
 def _job(team: Team, user: User, model: CatalogueModel) -> Job:

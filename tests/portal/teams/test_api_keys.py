@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
 
@@ -20,6 +20,7 @@ from portal.accounts.models import User
 from portal.teams.keys import (
     KEY_PATTERN,
     KeyRefused,
+    Terms,
     authenticate_key,
     create_key,
     is_key_live,
@@ -180,6 +181,36 @@ class TestTheConsole:
         found = authenticate_key(out.getvalue().removesuffix("\n"))
         assert found is not None
         assert found.team == ensure_personal_team(user=outsider)
+
+    def test_a_new_key_has_the_terms_that_were_asked(self, outsider: User) -> None:
+        call_command(
+            "keys", "create", "--user", outsider.email, "--name", "ci", "--scope", "models",
+            "--scope", "admin", "--model", "echo", "--last-day", "2099-12-31",
+            "--requests-per-minute", "60", "--tokens-per-minute", "5000",
+            "--monthly-tokens", "1000000", stdout=StringIO(),
+        )  # fmt: skip
+        assert Terms.of(ApiKey.objects.get()) == Terms(
+            ["models", "admin"], ["echo"], 60, 5000, 1_000_000,
+            datetime(2099, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("option", "value", "said"),
+        [
+            ("--last-day", "tomorrow", "2027-01-31"),
+            ("--last-day", "2001-01-01", "--last-day: .*future"),
+            ("--scope", "everything", "everything"),
+            ("--model", "../x", "--model"),
+            ("--requests-per-minute", "0", "--requests-per-minute"),
+            ("--monthly-tokens", "many", "many"),
+        ],
+    )
+    def test_bad_terms_are_refused_by_their_option(
+        self, outsider: User, option: str, value: str, said: str
+    ) -> None:
+        with pytest.raises(CommandError, match=said):
+            call_command("keys", "create", "--user", outsider.email, "--name", "x", option, value)
+        assert not ApiKey.objects.exists()
 
     def test_list_and_revoke_name_a_key_by_its_prefix(self, key: tuple[ApiKey, str]) -> None:
         out = StringIO()

@@ -131,6 +131,7 @@ def test_an_outsider_finds_no_key(outsider: User, key: ApiKey) -> None:
     assert client.get(f"/teams/keys/{key.pk}").status_code == 404
 
 
+@pytest.mark.usefixtures("redis")  # which remembers that the session was seen a moment ago
 def test_the_list_costs_the_same_with_many_keys(
     team: Team, member: User, django_assert_max_num_queries: Any
 ) -> None:
@@ -139,3 +140,15 @@ def test_the_list_costs_the_same_with_many_keys(
     client = page_of(member, team)
     with django_assert_max_num_queries(14):
         client.get("/teams/keys")
+
+
+def test_a_limit_that_a_manager_set_is_said_beside_its_field(
+    team: Team, owner: User, member: User, key: ApiKey
+) -> None:
+    asked = {"name": "laptop", "scopes": EVERYDAY, "requests_per_minute": "60"}
+    assert page_of(owner, team).post(f"/teams/keys/{key.pk}", asked).status_code == 302
+    more = asked | {"requests_per_minute": "61"}
+    answer = page_of(member, team).post(f"/teams/keys/{key.pk}", more)
+    assert answer.status_code == 422
+    assert answer.context["form"].errors["requests_per_minute"]
+    assert ApiKey.objects.get().requests_per_minute == 60

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
 
 import pytest
 from auditlog.models import LogEntry
@@ -172,3 +173,88 @@ def test_a_change_is_kept_and_audited_by_field(key: tuple[ApiKey, str], member: 
     assert entry.actor == member
     assert entry.changes["monthly_tokens"] == ["", "7"]
     assert set(entry.changes) == {"name", "scopes", "allowed_models", "monthly_tokens"}
+
+
+class TestALimitThatAManagerSet:
+    """On somebody else's key: its maker may go below it, not beyond."""
+
+    SET = Terms(
+        scopes=["models", "chat"],
+        allowed_models=["echo", "gemma-3-270m"],
+        requests_per_minute=60,
+        tokens_per_minute=5000,
+        monthly_tokens=1_000_000,
+        expires_at=datetime(2099, 12, 31, tzinfo=UTC),
+    )
+    NARROWER: ClassVar[dict[str, Any]] = {
+        "scopes": ["chat"], "allowed_models": ["echo"], "requests_per_minute": 59,
+        "tokens_per_minute": 1, "monthly_tokens": 999_999,
+        "expires_at": datetime(2099, 12, 30, tzinfo=UTC),
+    }  # fmt: skip
+    WIDER: ClassVar[list[tuple[str, Any]]] = [
+        ("scopes", ["models", "chat", "apps"]),
+        ("allowed_models", []),
+        ("allowed_models", ["echo", "another"]),
+        ("requests_per_minute", 61),
+        ("requests_per_minute", None),
+        ("tokens_per_minute", 5001),
+        ("monthly_tokens", None),
+        ("expires_at", datetime(2100, 1, 1, tzinfo=UTC)),
+        ("expires_at", None),
+    ]
+
+    @pytest.fixture
+    def limited(self, key: tuple[ApiKey, str], owner: User) -> ApiKey:
+        assert update_key(key=key[0], name="laptop", terms=self.SET, actor=owner)
+        return key[0]
+
+    @staticmethod
+    def save(key: ApiKey, actor: User, **changed: Any) -> None:
+        terms = replace(Terms.of(ApiKey.objects.get(pk=key.pk)), **changed)
+        assert update_key(key=key, name="laptop", terms=terms, actor=actor)
+
+    @pytest.mark.parametrize(("field", "value"), WIDER)
+    def test_a_developer_does_not_widen_it(
+        self, limited: ApiKey, member: User, field: str, value: Any
+    ) -> None:
+        with pytest.raises(KeyRefused) as caught:
+            self.save(limited, member, **{field: value})
+        assert caught.value.field == field
+        limited.refresh_from_db()
+        assert Terms.of(limited) == self.SET
+
+    def test_a_developer_narrows_it_and_comes_back_to_it(
+        self, limited: ApiKey, member: User
+    ) -> None:
+        self.save(limited, member, **self.NARROWER)
+        with pytest.raises(KeyRefused):
+            self.save(limited, member, requests_per_minute=61)
+        self.save(limited, member, **asdict(self.SET))
+
+    def test_whoever_manages_the_team_widens_or_lifts_it(
+        self, limited: ApiKey, owner: User, member: User
+    ) -> None:
+        self.save(limited, owner, requests_per_minute=90, monthly_tokens=None)
+        self.save(limited, member, requests_per_minute=90, monthly_tokens=2_000_000)
+        with pytest.raises(KeyRefused):
+            self.save(limited, member, requests_per_minute=91)
+
+    def test_what_they_left_alone_stays_the_makers(
+        self, key: tuple[ApiKey, str], owner: User, member: User
+    ) -> None:
+        self.save(key[0], member, requests_per_minute=10)
+        self.save(key[0], owner, tokens_per_minute=500)
+        self.save(key[0], member, requests_per_minute=None)
+        with pytest.raises(KeyRefused):
+            self.save(key[0], member, tokens_per_minute=None)
+
+    def test_a_limit_on_ones_own_key_binds_nobody(self, team: Team, owner: User) -> None:
+        mine, _ = create_key(team=team, user=owner, name="mine")
+        self.save(mine, owner, requests_per_minute=5)
+        Membership.objects.filter(user=owner, team=team).update(role="developer")
+        self.save(mine, owner, requests_per_minute=6)
+
+    def test_a_new_secret_does_not_lift_it(self, limited: ApiKey, member: User) -> None:
+        assert rotate_key(key=limited, grace=timedelta(), actor=member)
+        with pytest.raises(KeyRefused):
+            self.save(limited, member, monthly_tokens=None)
