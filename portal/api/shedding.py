@@ -4,8 +4,8 @@ Who is told that too many wait for a model, and asks for it again with the same 
 same for ``HOLD_S`` more from what is remembered here: no thread, no database, no Redis. That costs
 a small part of what the first refusal did, so that a portal of which ten times too much is asked
 goes on answering, and has time for those it serves. After that one request goes on to see, while
-others are still refused; when it is taken two may go on at once, then four, and so on: a crowd that
-is let in together would be refused together, slowly.
+others are still refused; when it is taken two may go on at once, then three, and so on: a crowd
+that is let in together would be refused together, slowly.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Shedding:
     def _note(self, refusal: Refusal, asked: Asked, *, taken: bool) -> None:
         refusal.seeing -= 1
         if taken:
-            refusal.room *= 2
+            refusal.room += 1
             if refusal.room >= OPEN and self._refused.get(asked) is refusal:
                 del self._refused[asked]
 

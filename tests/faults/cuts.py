@@ -15,7 +15,6 @@ from tests.faults.system import System, is_well, key_of, new_job, request, ticke
 from tests.running import wait_for
 
 STEP = 0.01
-TOKENS = 150
 READERS = 4
 PROMPT = "好a🙂"
 """Most of its characters are several tokens: entries without text are among the cut ones."""
@@ -32,7 +31,9 @@ def random_cuts(*, cuts: int, seed: int, portals: int = 2) -> Row:
         return asyncio.run(random_cuts_of(system, cuts=cuts, seed=seed, portals=portals))
 
 
-async def random_cuts_of(system: System, *, cuts: int, seed: int, portals: int = 1) -> Row:
+async def random_cuts_of(
+    system: System, *, cuts: int, seed: int, portals: int = 1, tokens: int = 150
+) -> Row:
     row = Row("R7", f"{cuts} cuts, WebSocket and SSE, {portals} portals", seed)
     rng = random.Random(seed)
     key = key_of(system, "cut")
@@ -44,26 +45,26 @@ async def random_cuts_of(system: System, *, cuts: int, seed: int, portals: int =
         nonlocal jobs
         while next(left) > 0:
             jobs += 1
-            job = await new_job(system, key, PROMPT, max_tokens=TOKENS, temperature=0.0)
+            job = await new_job(system, key, PROMPT, max_tokens=tokens, temperature=0.0)
             read: Entries = []
             while not _ended(read) and next(left) > 0:
                 how = rng.choice([_by_socket, _by_events])
                 read += await how(system, key, job, len(read), rng, rng.choice(ports))
             while not _ended(read):
                 read += await _by_socket(system, key, job, len(read), None, ports[0])
-            _judge(row, job, read, await _whole(system, key, job, ports[-1]))
+            _judge(row, job, tokens, read, await _whole(system, key, job, ports[-1]))
 
     await asyncio.gather(*(one_after_another() for _ in range(READERS)))
-    row.figures = f"{jobs} jobs of {TOKENS} tokens, every one whole"
+    row.figures = f"{jobs} jobs of {tokens} tokens, every one whole"
     return row
 
 
-def _judge(row: Row, job: str, read: Entries, whole: Entries) -> None:
+def _judge(row: Row, job: str, tokens: int, read: Entries, whole: Entries) -> None:
     numbers = [seq for seq, _ in read]
     row.check(numbers == list(range(1, len(read) + 1)), f"{job}: numbers {numbers}")
     row.check(read == whole, f"{job}: prefix and suffix are not the whole")
     text = "".join(getattr(event, "text", "") for _, event in read)
-    wanted = (PROMPT.encode() * TOKENS)[:TOKENS].decode(errors="replace")
+    wanted = (PROMPT.encode() * tokens)[:tokens].decode(errors="replace")
     row.check(text == wanted, f"{job}: it says {text[:60]!r}…")
 
 

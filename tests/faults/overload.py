@@ -42,7 +42,7 @@ async def overload_of(system: System, *, seconds: float, seed: int, slow: float)
     rng = random.Random(seed)
     row = Row("R11", f"{TIMES} times the capacity for {seconds:g} s", seed)
     keys = [key_of(system, "many"), key_of(system, "few", "--requests-per-minute", "60")]
-    peak = await _closed(system, keys[0], max(3.0, min(20.0, seconds / 3)))
+    peak = await _closed(system, keys[0], max(2.0, min(20.0, seconds / 3)))
     rate = TIMES * peak.tokens_per_second / TOKENS
     begin = time.time()
     load = await _open(system, keys, rng, rate, seconds)

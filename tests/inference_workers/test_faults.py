@@ -92,4 +92,4 @@ def test_a_cancel_stops_the_compute_in_every_phase(seed: int) -> None:
 
 
 def test_nobody_waits_for_a_greedy_team(seed: int) -> None:
-    kept(greedy_team(queued=1000, seconds=3, seed=seed))
+    kept(greedy_team(queued=500, seconds=3, seed=seed))
