@@ -8,6 +8,7 @@ ModelUnavailable    its text names the model and the remedy
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from django.conf import settings
@@ -82,9 +83,19 @@ def _get(rows: QuerySet[CatalogueModel], model_id: str) -> CatalogueModel:
     return found
 
 
+@cache
+def _for_jobs() -> QuerySet[CatalogueModel]:
+    """Put together once, because every request asks."""
+    names = ("state", "placement", "kind", "digest", "format", "vocab_size", "context_length")
+    return CatalogueModel.objects.filter(removed_at=None).only(*names)
+
+
 def servable(model_id: str) -> CatalogueModel:
-    """A model that takes jobs. Raises ``UnknownModel``, ``NotReady`` or ``NotPlaced``."""
-    model = _get(CatalogueModel.objects.filter(removed_at=None), model_id)
+    """A model that takes jobs, with what a job needs of it; the rest is read when it is asked for.
+
+    Raises ``UnknownModel``, ``NotReady`` or ``NotPlaced``.
+    """
+    model = _get(_for_jobs(), model_id)
     if model.state != State.READY:
         raise NotReady(
             f"{model.id} is not prepared here. An operator can run: "
