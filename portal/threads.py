@@ -1,5 +1,4 @@
-"""Database work from async code: in one of a few threads that stay, on a connection that is checked
-before and after.
+"""Database work from async code: in one of a few threads that stay, on a good connection.
 
 Code that asgiref calls thread-sensitive gets a thread of its own for each request, and with it a
 new connection. To SQLite that means to open the file and to read the whole schema, which costs more
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar, cast
 
 from asgiref.sync import SyncToAsync
-from django.db import close_old_connections, connections
+from django.db import connections
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,14 +25,12 @@ _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="database")
 
 class _InPool(SyncToAsync[..., Any]):
     def thread_handler(self, loop: Any, *args: Any, **kwargs: Any) -> Any:
-        close_old_connections()
         try:
             return super().thread_handler(loop, *args, **kwargs)  # type: ignore[no-untyped-call]
         finally:
             for connection in connections.all(initialized_only=True):
-                if connection.vendor == "sqlite":  # it grows old by an error alone
-                    connection.close_at = 0.0 if connection.errors_occurred else None
-            close_old_connections()
+                if connection.vendor != "sqlite" or connection.errors_occurred:
+                    connection.close()  # PostgreSQL's goes back to its pool, which checks it
 
 
 def in_thread(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:

@@ -73,7 +73,10 @@ def _handler(portal: Portal) -> type[BaseHTTPRequestHandler]:
             elif body.get("echo"):
                 self._json(200, {"choices": [_scored(i, p) for i, p in enumerate(body["prompt"])]})
             else:
-                self._stream("chat" in self.path)
+                try:
+                    self._stream("chat" in self.path)
+                except OSError:  # whoever read it has hung up
+                    portal.gone.set()
 
         def _allowed(self) -> bool:
             if self.headers.get("Authorization") in (None, f"Bearer {KEY}"):
@@ -97,11 +100,7 @@ def _handler(portal: Portal) -> type[BaseHTTPRequestHandler]:
                 choice = {"delta": {"content": piece}} if chat else {"text": piece}
                 self._frame({"choices": [{"index": 0, **choice, "finish_reason": None}]})
             while portal.mode == "endless":
-                try:
-                    self._frame({"choices": [{"index": 0, "text": "x", "finish_reason": None}]})
-                except OSError:
-                    portal.gone.set()
-                    return
+                self._frame({"choices": [{"index": 0, "text": "x", "finish_reason": None}]})
                 time.sleep(0.01)
             last: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
             self._frame({"choices": [{"index": 0, **last, "finish_reason": "length"}]})

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 import pytest
-from asgiref.sync import sync_to_async
 
 from inference_workers.contract import Delta, Entry
 from inference_workers.queue import Append
@@ -17,11 +16,12 @@ from portal.jobs import links, reader, selectors, tail
 from portal.jobs.keeper import Keeper
 from portal.jobs.models import Job
 from portal.jobs.reader import Notice
+from portal.threads import in_thread
 from tests.environment import Valkey
 from tests.portal.jobs.conftest import Worker
 
 Make = Callable[..., Job]
-run = sync_to_async
+run = in_thread
 
 
 async def read(job: Job, after: int = 0, limit: int | None = None) -> list[Entry]:
@@ -259,9 +259,9 @@ async def test_a_page_made_between_the_end_and_its_recording_hears_of_the_end(
     make_job: Make, worker: Worker
 ) -> None:
     """It shows what was said and reads on from there: the end must still be to come."""
-    job = await sync_to_async(make_job)()
-    await sync_to_async(worker.answer)("all ", "of it")
-    shown = await sync_to_async(selectors.said)(job)
+    job = await in_thread(make_job)()
+    await in_thread(worker.answer)("all ", "of it")
+    shown = await in_thread(selectors.said)(job)
     assert shown.text == "all of it"
     rest = await read(job, shown.last_seq)
     assert [entry.event.type for entry in rest] == ["finished"]
