@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 
 from inference_workers.contract import Delta, Entry, read_event, write_event
 from inference_workers.queue import JobLog
 
 LEVEL = 6
+PIECE = 1 << 16
+"""Bytes that are unpacked at a time."""
 
 
 def pack(entries: Sequence[Entry]) -> bytes:
@@ -24,13 +27,26 @@ def pack(entries: Sequence[Entry]) -> bytes:
 
 
 def unpack(blob: bytes | memoryview | None, after: int = 0) -> Iterator[Entry]:
-    """The entries with a ``seq`` above ``after``."""
+    """The entries with a ``seq`` above ``after``, as they are asked for: of a long log, which a
+    slow reader may be at for minutes, no more than a piece is unpacked and one entry parsed."""
     if not blob:
         return
-    lines = zlib.decompress(blob).decode().split("\n")
-    for seq, line in enumerate(lines[after:], start=after + 1):
-        epoch, at, event = line.split(" ", 2)
-        yield Entry(seq=seq, epoch=int(epoch), at=float(at), event=read_event(event))
+    for line, seq in zip(_lines(bytes(blob)), count(1), strict=False):
+        if seq > after:
+            epoch, at, event = line.split(b" ", 2)
+            yield Entry(seq=seq, epoch=int(epoch), at=float(at), event=read_event(event))
+
+
+def _lines(blob: bytes) -> Iterator[bytes]:
+    unpacking, begun = zlib.decompressobj(), b""
+    while not unpacking.eof:
+        piece = unpacking.decompress(blob, PIECE)
+        blob = unpacking.unconsumed_tail
+        if not (piece or blob):
+            raise zlib.error("a log in the database breaks off")
+        *lines, begun = (begun + piece).split(b"\n")
+        yield from lines
+    yield begun
 
 
 def whole(log: JobLog, job_id: str) -> Iterator[Entry]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import structlog
@@ -23,12 +24,14 @@ from inference_workers.queue import JobState, Keys, Loading
 from portal.jobs import archive, links, retention
 from portal.jobs.models import Job
 from portal.jobs.services import note_read
-from portal.jobs.tail import READ_COUNT, Tail, hub
+from portal.jobs.tail import Tail, hub
 from portal.metrics import STREAMS
 from portal.threads import in_thread
 
 FIRST_NOTICE_S = 0.06
 NOTICE_S = 0.5
+PAGE = 32
+"""Entries that a reader holds at a time, however slow it is."""
 logger = structlog.get_logger(__name__)
 _noting: set[asyncio.Task[None]] = set()
 
@@ -50,9 +53,10 @@ async def events(job: Job, after: int = 0) -> AsyncGenerator[Entry | Notice]:
     """
     with STREAMS.track_inprogress():
         if job.state != Job.State.OPEN:
-            for entry in await _recorded(job.pk, after) or ():
-                _note_end(job, entry)
-                yield entry
+            async with aclosing(_replay(await _recorded(job.pk, after) or iter(()))) as entries:
+                async for entry in entries:
+                    _note_end(job, entry)
+                    yield entry
             return
         async with (
             hub().follow(job.pk.hex, after) as tail,
@@ -105,23 +109,34 @@ async def _follow(job: Job, tail: Tail, cursor: int) -> AsyncGenerator[Entry | N
                 yield notice
             said = notice
             continue
-        for entry in notice:
-            yield entry
+        async with aclosing(_replay(notice)) as entries:
+            async for entry in entries:
+                yield entry
         return
+
+
+async def _replay(entries: Iterator[Entry]) -> AsyncGenerator[Entry]:
+    """A page at a time, parsed in a thread: a long log would hold up everybody else, and a reader
+    who is slow with it would hold it all in memory."""
+    while page := await asyncio.to_thread(list, islice(entries, PAGE)):
+        for entry in page:
+            yield entry
+        if len(page) < PAGE:
+            return
 
 
 async def _next(tail: Tail, cursor: int) -> list[Entry]:
     """From the buffer, or from the log for a reader that is behind it."""
     batch = tail.since(cursor)
     if batch is not None:
-        return batch
+        return batch[:PAGE]
     try:
-        return await links.unhurt(links.alog().aread(tail.job_id, cursor, READ_COUNT))
+        return await links.unhurt(links.alog().aread(tail.job_id, cursor, PAGE))
     except (RedisError, OSError):
         return []
 
 
-async def _look(job: Job, cursor: int) -> Notice | list[Entry] | None:
+async def _look(job: Job, cursor: int) -> Notice | Iterator[Entry] | None:
     """Why nothing comes: a notice, the rest of a recorded log, or no reason (``None``)."""
     try:
         state = await links.unhurt(links.aqueue().astate(job.pk.hex))
@@ -136,7 +151,7 @@ async def _look(job: Job, cursor: int) -> Notice | list[Entry] | None:
         return rest
     if state is None:  # Redis lost it; the keeper queues it again from its row
         return Notice("resuming") if cursor else None
-    return [] if state.last_seq <= cursor else None
+    return iter(()) if state.last_seq <= cursor else None
 
 
 async def _notice(job: Job, state: JobState) -> Notice | None:
@@ -160,12 +175,12 @@ async def _notice(job: Job, state: JobState) -> Notice | None:
 
 
 @in_thread
-def _recorded(pk: uuid.UUID, after: int) -> list[Entry] | None:
+def _recorded(pk: uuid.UUID, after: int) -> Iterator[Entry] | None:
     """The rest of a recorded log; ``None`` while the job is open. A deleted job has none."""
     row = Job.objects.filter(pk=pk).values_list("state", "log", "dropped_at").first()
     if row is None:
-        return []
+        return iter(())
     state, blob, dropped_at = row
     if dropped_at is not None:
-        return [retention.gone(after, dropped_at)]
-    return None if state == Job.State.OPEN else list(archive.unpack(blob, after))
+        return iter((retention.gone(after, dropped_at),))
+    return None if state == Job.State.OPEN else archive.unpack(blob, after)

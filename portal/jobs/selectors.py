@@ -68,6 +68,11 @@ def entries(job: Job, after: int = 0) -> list[Entry]:
     return list(archive.unpack(job.log, after))
 
 
+def goes_on(job: Job, after: int) -> bool:
+    """Whether a recorded job's log has an entry behind ``after``."""
+    return next(archive.unpack(job.log, after), None) is not None
+
+
 text_of = archive.text_of
 
 

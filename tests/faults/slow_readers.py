@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 import time
-from contextlib import suppress
 
 from tests.faults.report import Row
 from tests.faults.system import System, at, key_of, new_job, request, ticket
@@ -79,18 +78,22 @@ async def _watch_memory(system: System, seconds: float) -> int:
 
 
 async def _follow(system: System, key: str, job: str, gaps: list[tuple[float, float]]) -> None:
-    """Reads as fast as it can; when each token came, and how long after the one before."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", system.port)
-    writer.write(request("GET", f"/api/v1/jobs/{job}/events", key))
-    last = 0.0
-    with suppress(asyncio.CancelledError):
-        while line := await reader.readline():
-            if line == b"event: delta\n":
-                now = time.monotonic()
-                if last:
-                    gaps.append((now, now - last))
-                last = now
-    writer.close()
+    """Reads as fast as it can, and another job after that one's end; when each token came, and how
+    long after the one before."""
+    while True:
+        reader, writer = await asyncio.open_connection("127.0.0.1", system.port)
+        writer.write(request("GET", f"/api/v1/jobs/{job}/events", key))
+        last = 0.0
+        try:
+            while line := await reader.readline():
+                if line == b"event: delta\n":
+                    now = time.monotonic()
+                    if last:
+                        gaps.append((now, now - last))
+                    last = now
+        finally:
+            writer.close()
+        job = await new_job(system, key, "it is read", max_tokens=LONG)
 
 
 async def _stalled_stream(system: System, key: str, job: str) -> socket.socket:

@@ -145,7 +145,7 @@ async def job_events(
     """
     job = await _find(request, job_id)
     seen = max(after, _last_event_id(request))
-    if job.state != Job.State.OPEN and not await in_thread(selectors.entries)(job, seen):
+    if job.state != Job.State.OPEN and not await in_thread(selectors.goes_on)(job, seen):
         return HttpResponse(status=204)
     return StreamingHttpResponse(
         _frames(job, seen),
