@@ -11,8 +11,10 @@ What comes by WebSocket is bounded by acknowledgements (``portal.playground.stre
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
+from autobahn.exception import Disconnected
 from daphne.cli import CommandLineInterface
 from daphne.server import Server
 
@@ -40,7 +42,8 @@ class PatientServer(Server):  # type: ignore[misc]
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         if message["type"] == "http.response.body":
             await _await_room(protocol, more=message.get("more_body", False))
-        await super().handle_reply(protocol, message)
+        with suppress(Disconnected):  # the reader has just left, and daphne hasn't heard of it yet
+            await super().handle_reply(protocol, message)
 
 
 async def _await_room(protocol: Any, *, more: bool) -> None:
