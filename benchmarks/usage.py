@@ -55,11 +55,11 @@ SELECT gen_random_uuid() AS id,
 FROM generate_series(1, {jobs});
 
 INSERT INTO jobs_job (id, team_id, user_id, session, source, model_id, model_digest, format,
-    input_ids, prefixes, sampling, seed, idempotency_key, request_digest, epoch, state, reason,
-    error_code, error_message, prompt_tokens, completion_tokens, cached_tokens, queued_at,
+    input_ids, lengths, prefixes, sampling, seed, idempotency_key, request_digest, epoch, state,
+    reason, error_code, error_message, prompt_tokens, completion_tokens, cached_tokens, queued_at,
     recorded_at, fleeting)
 SELECT made.id, t.id, m.id, '', 'app:' || key % 12, made.model, 'sha', 'f32', '[1, 2, 3]', '[]',
-    '{{}}', 1, '', '', 0, 'finished', 'stop', '', '', prompt, completion, 0, at, at, false
+    '[]', '{{}}', 1, '', '', 0, 'finished', 'stop', '', '', prompt, completion, 0, at, at, false
 FROM made JOIN teams t ON t.n = made.team JOIN members m ON m.n = key % {members};
 
 INSERT INTO usage_usagehour (team_id, hour, model, source, key_id, member_id, jobs, prompt_tokens,
