@@ -196,20 +196,70 @@ Event = Annotated[AnyEvent, Field(discriminator="type")]
 _events: TypeAdapter[AnyEvent] = TypeAdapter(Event)
 
 
-class Entry(Message):
+class Entry:
     """One line of a job's log. ``seq`` counts from 1 without gaps; ``epoch`` is its writer's.
 
     ``at`` is when it was logged, in UNIX seconds by Redis' clock: a job's figures come from it.
+    Made of its event or of the event's JSON; the other is made when it is first asked for, and
+    kept, because most entries only pass through. Never changed.
+
+    Raises ``ValueError`` when ``text`` turns out not to be an event.
     """
 
-    seq: int = Field(ge=1)
-    epoch: int = Field(ge=0)
-    at: float = 0.0
-    event: Event
+    __slots__ = ("_event", "_text", "at", "epoch", "seq")
+
+    def __init__(
+        self,
+        *,
+        seq: int,
+        epoch: int,
+        at: float = 0.0,
+        event: AnyEvent | None = None,
+        text: str | None = None,
+    ) -> None:
+        if (event is None) is (text is None):
+            raise TypeError("an entry is made of its event or of the event's text")
+        self.seq, self.epoch, self.at = seq, epoch, at
+        self._event, self._text = event, text
+
+    @property
+    def event(self) -> AnyEvent:
+        if self._event is None:
+            self._event = read_event(self._text or "")
+        return self._event
+
+    @property
+    def text(self) -> str:
+        """The event's JSON, as it was written."""
+        if self._text is None:
+            self._text = write_event(self.event)
+        return self._text
 
     @property
     def terminal(self) -> bool:
+        if self._event is None and self.text.startswith(_DELTA):
+            return False
         return self.event.type in TERMINAL_TYPES
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Entry):
+            return NotImplemented
+        return (self.seq, self.epoch, self.at, self.event) == (
+            other.seq,
+            other.epoch,
+            other.at,
+            other.event,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.seq, self.epoch))
+
+    def __repr__(self) -> str:
+        return f"Entry(seq={self.seq}, epoch={self.epoch}, at={self.at}, event={self.event!r})"
+
+
+_DELTA = '{"type":"delta"'
+"""How nearly every event's JSON begins; what begins otherwise is parsed to be known."""
 
 
 def write_event(event: AnyEvent) -> str:

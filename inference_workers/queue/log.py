@@ -18,7 +18,6 @@ from inference_workers.contract import (
     Delta,
     Embedded,
     Entry,
-    read_event,
     write_event,
 )
 from inference_workers.queue.clients import AsyncRedis
@@ -72,7 +71,7 @@ def decode(stream_id: str, fields: Mapping[str, str]) -> Entry:
     """An entry from the stream's id and fields, which ``XREAD`` gives too."""
     seq = int(stream_id.partition("-")[0])
     at = int(fields.get("t", 0)) / 1000
-    return Entry(seq=seq, epoch=int(fields["p"]), at=at, event=read_event(fields["e"]))
+    return Entry(seq=seq, epoch=int(fields["p"]), at=at, text=fields["e"])
 
 
 class JobLog:

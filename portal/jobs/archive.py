@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
-from inference_workers.contract import Delta, Entry, read_event, write_event
+from inference_workers.contract import Delta, Entry
 from inference_workers.queue import JobLog
 
 LEVEL = 6
@@ -22,7 +22,7 @@ def pack(entries: Sequence[Entry]) -> bytes:
     for number, entry in enumerate(entries, start=1):
         if entry.seq != number:
             raise ValueError(f"entry {number} has number {entry.seq}")
-    lines = (f"{entry.epoch} {entry.at:.3f} {write_event(entry.event)}" for entry in entries)
+    lines = (f"{entry.epoch} {entry.at:.3f} {entry.text}" for entry in entries)
     return zlib.compress("\n".join(lines).encode(), LEVEL)
 
 
@@ -34,7 +34,7 @@ def unpack(blob: bytes | memoryview | None, after: int = 0) -> Iterator[Entry]:
     for line, seq in zip(_lines(bytes(blob)), count(1), strict=False):
         if seq > after:
             epoch, at, event = line.split(b" ", 2)
-            yield Entry(seq=seq, epoch=int(epoch), at=float(at), event=read_event(event))
+            yield Entry(seq=seq, epoch=int(epoch), at=float(at), text=event.decode())
 
 
 def _lines(blob: bytes) -> Iterator[bytes]:

@@ -17,10 +17,10 @@ from uuid import UUID
 
 import structlog
 
-from inference_workers.contract import Entry, write_event
+from inference_workers.contract import Entry
 from portal.jobs.errors import JobRefused
 from portal.jobs.models import Job
-from portal.jobs.reader import Notice, events
+from portal.jobs.reader import SILENT, Notice, events
 from portal.jobs.selectors import ajob_for
 from portal.jobs.services import cancel_job
 from portal.jobs.viewer import Viewer
@@ -136,7 +136,8 @@ class Multiplexer:
             async with aclosing(events(watch.job, watch.sent)) as items:
                 async for item in items:
                     if isinstance(item, Notice):
-                        await self._say(_notice(job_id, item))
+                        if item != SILENT:  # the server below us pings silent sockets
+                            await self._say(_notice(job_id, item))
                         continue
                     await self._make_room(watch)
                     watch.sent = item.seq
@@ -208,9 +209,7 @@ def _number(message: dict[str, Any], name: str, job: str, *, default: int | None
 
 def _entry(job_id: str, entry: Entry) -> str:
     """Written by hand, because the event is JSON already."""
-    return (
-        f'{{"type":"entry","job":"{job_id}","seq":{entry.seq},"event":{write_event(entry.event)}}}'
-    )
+    return f'{{"type":"entry","job":"{job_id}","seq":{entry.seq},"event":{entry.text}}}'
 
 
 def _notice(job_id: str, notice: Notice) -> dict[str, Any]:

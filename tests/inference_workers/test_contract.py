@@ -131,6 +131,25 @@ def test_nonsense_is_refused(text: str) -> None:
         read_event(text)
 
 
+@pytest.mark.parametrize(("event", "text"), EVENTS)
+def test_an_entry_is_the_same_from_its_event_and_from_its_text(event: Any, text: str) -> None:
+    made, logged = Entry(seq=1, epoch=1, event=event), Entry(seq=1, epoch=1, text=text)
+    assert (logged.terminal, logged.event) == (made.terminal, event)
+    assert made == logged
+    assert read_event(made.text) == read_event(logged.text) == event
+    assert made != Entry(seq=2, epoch=1, event=event)
+
+
+def test_an_entry_passes_on_what_it_was_made_of_unread() -> None:
+    from_newer = '{"type":"delta","first":0,"token_ids":[1],"mood":"new"}'
+    assert Entry(seq=1, epoch=1, text=from_newer).text == from_newer
+    nonsense = Entry(seq=1, epoch=1, text='{"type":"news"}')
+    with pytest.raises(ValidationError):
+        nonsense.terminal
+    with pytest.raises(TypeError):
+        Entry(seq=1, epoch=1)
+
+
 def test_terminal_entries_are_known_by_their_type() -> None:
     ends = [Entry(seq=1, epoch=1, event=event).terminal for event, _ in EVENTS]
     assert ends == [False, False, False, False, True, True, True, True]
