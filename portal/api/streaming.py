@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -16,13 +15,16 @@ from portal.api.answers import Form, Piece, total
 from portal.api.attachment import Attachment
 from portal.api.errors import ApiError
 from portal.api.following import Followed, follow_all
+from portal.jobs.reader import SILENT
 
 logger = logging.getLogger(__name__)
 
-KEEPALIVE_SECONDS = 15.0
 KEEPALIVE = b": keep-alive\n\n"
+"""For proxies, which cut a connection on which nothing comes; clients skip comments."""
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 DONE = b"data: [DONE]\n\n"
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Kept, because ``json.dumps`` makes a new one for each frame."""
 
 
 def stream_response(
@@ -41,8 +43,8 @@ async def attached(
     frames: AsyncGenerator[bytes, None], attachment: Attachment
 ) -> AsyncIterator[bytes]:
     try:
-        async with aclosing(with_keepalive(frames, KEEPALIVE_SECONDS)) as kept:
-            async for frame in kept:
+        async with aclosing(frames):
+            async for frame in frames:
                 yield frame
         await attachment.done()
     finally:
@@ -63,7 +65,7 @@ async def _frames(
                     for frame in _piece_frames(form, step, opened):
                         yield frame
                 else:
-                    yield _comment(step.state, step.position)
+                    yield KEEPALIVE if step == SILENT else _comment(step.state, step.position)
         if usage_wanted:
             yield _frame(form.usage_chunk(total(usages)))
         yield DONE
@@ -88,36 +90,9 @@ def _piece_frames(form: Form, piece: Piece, opened: set[int]) -> Iterator[bytes]
 
 
 def _frame(body: dict[str, Any]) -> bytes:
-    return (
-        b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-    )
+    return b"data: " + _json(body).encode() + b"\n\n"
 
 
 def _comment(state: str, position: int | None) -> bytes:
-    """Something for a person who reads the wire: clients skip comments."""
+    """Something for a person who reads the wire."""
     return f": {state}{f', position {position}' if position else ''}\n\n".encode()
-
-
-async def with_keepalive(
-    frames: AsyncGenerator[bytes, None], seconds: float
-) -> AsyncGenerator[bytes, None]:
-    """``frames``, and a comment after each ``seconds`` of silence, which proxies need to hear."""
-    waiting: asyncio.Task[bytes] | None = None
-    try:
-        while True:
-            waiting = waiting or asyncio.ensure_future(anext(frames))
-            done, _ = await asyncio.wait((waiting,), timeout=seconds)
-            if not done:
-                yield KEEPALIVE
-                continue
-            finished, waiting = waiting, None
-            try:
-                frame = finished.result()
-            except StopAsyncIteration:
-                return
-            yield frame
-    finally:
-        if waiting is not None:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-        await frames.aclose()

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
+from time import monotonic
 from typing import Any, Literal
 
 import structlog
@@ -30,6 +31,8 @@ from portal.threads import in_thread
 
 FIRST_NOTICE_S = 0.06
 NOTICE_S = 0.5
+KEEPALIVE_S = 15.0
+"""How long nothing may come before a proxy takes the connection for dead."""
 PAGE = 32
 """Entries that a reader holds at a time, however slow it is."""
 logger = structlog.get_logger(__name__)
@@ -38,11 +41,17 @@ _noting: set[asyncio.Task[None]] = set()
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Why nothing comes. ``position`` 1 is next; ``fraction`` of a model that is loading."""
+    """Why nothing comes. ``position`` 1 is next; ``fraction`` of a model that is loading.
 
-    state: Literal["queued", "loading", "resuming"]
+    ``silent``: no other reason than before, but nothing has been said for ``KEEPALIVE_S``.
+    """
+
+    state: Literal["queued", "loading", "resuming", "silent"]
     position: int | None = None
     fraction: float | None = None
+
+
+SILENT = Notice("silent")
 
 
 async def events(job: Job, after: int = 0) -> AsyncGenerator[Entry | Notice]:
@@ -85,7 +94,7 @@ async def _note_read(job: Job) -> None:
 async def _follow(job: Job, tail: Tail, cursor: int) -> AsyncGenerator[Entry | Notice]:
     """Live entries; when the log is gone because the row has it, the rest from there."""
     said: Notice | None = None
-    patience = FIRST_NOTICE_S
+    patience, spoke = FIRST_NOTICE_S, monotonic()
     while True:
         batch = await _next(tail, cursor)
         for entry in batch:
@@ -94,7 +103,7 @@ async def _follow(job: Job, tail: Tail, cursor: int) -> AsyncGenerator[Entry | N
             if entry.terminal:
                 return
         if batch:
-            said, patience = None, NOTICE_S
+            said, patience, spoke = None, NOTICE_S, monotonic()
             continue
         if tail.ended and tail.last <= cursor:
             return
@@ -104,15 +113,18 @@ async def _follow(job: Job, tail: Tail, cursor: int) -> AsyncGenerator[Entry | N
             continue
         patience = NOTICE_S
         notice = await _look(job, cursor)
-        if notice is None or isinstance(notice, Notice):
-            if notice is not None and notice != said:
-                yield notice
-            said = notice
-            continue
-        async with aclosing(_replay(notice)) as entries:
-            async for entry in entries:
-                yield entry
-        return
+        if not (notice is None or isinstance(notice, Notice)):
+            break
+        if notice is not None and notice != said:
+            spoke = monotonic()
+            yield notice
+        elif monotonic() - spoke >= KEEPALIVE_S:
+            spoke = monotonic()
+            yield SILENT
+        said = notice
+    async with aclosing(_replay(notice)) as entries:
+        async for entry in entries:
+            yield entry
 
 
 async def _replay(entries: Iterator[Entry]) -> AsyncGenerator[Entry]:

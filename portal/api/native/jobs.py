@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -16,12 +16,12 @@ from portal.api.auth import KEY, Caller
 from portal.api.errors import ERRORS, ApiError, ErrorBody
 from portal.api.native.common import caller_of, not_found, viewer_of
 from portal.api.native.schemas import Cancelling, JobDetail, JobList, NewJob
-from portal.api.streaming import KEEPALIVE_SECONDS, STREAM_HEADERS, with_keepalive
+from portal.api.streaming import KEEPALIVE, STREAM_HEADERS
 from portal.jobs import selectors, services
 from portal.jobs.errors import JobRefused
 from portal.jobs.inputs import Input
 from portal.jobs.models import Job
-from portal.jobs.reader import Notice, events
+from portal.jobs.reader import SILENT, Notice, events
 from portal.threads import in_thread
 from portal.usage.services import OverBudget
 
@@ -164,12 +164,6 @@ def _last_event_id(request: HttpRequest) -> int:
 
 
 async def _frames(job: Job, after: int) -> AsyncIterator[bytes]:
-    async with aclosing(with_keepalive(_said(job, after), KEEPALIVE_SECONDS)) as frames:
-        async for frame in frames:
-            yield frame
-
-
-async def _said(job: Job, after: int) -> AsyncGenerator[bytes, None]:
     async with aclosing(events(job, after)) as items:
         async for item in items:
             yield _notice(item) if isinstance(item, Notice) else _entry(item)
@@ -182,6 +176,8 @@ def _entry(entry: Entry) -> bytes:
 
 def _notice(notice: Notice) -> bytes:
     """Why nothing comes; without an id, so that nobody resumes from it."""
+    if notice == SILENT:
+        return KEEPALIVE
     data = {"state": notice.state, "position": notice.position, "fraction": notice.fraction}
     return f"event: notice\ndata: {_json(data)}\n\n".encode()
 

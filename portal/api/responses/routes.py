@@ -22,11 +22,11 @@ from portal.api.responses import making
 from portal.api.responses.answer import Answer, Event
 from portal.api.responses.schemas import ResponseRequest
 from portal.api.routes import ANSWERS, STREAMS
-from portal.api.streaming import KEEPALIVE_SECONDS, STREAM_HEADERS, attached, with_keepalive
+from portal.api.streaming import KEEPALIVE, STREAM_HEADERS, attached
 from portal.jobs import services
 from portal.jobs.errors import JobRefused
 from portal.jobs.models import Job
-from portal.jobs.reader import Notice, events
+from portal.jobs.reader import SILENT, Notice, events
 from portal.responses.models import Response
 from portal.responses.selectors import thread_of
 from portal.responses.services import delete_response
@@ -175,11 +175,7 @@ def _stream(
     job: Job, answer: Answer, attachment: Attachment | None, *, after: int
 ) -> StreamingHttpResponse:
     said = _frames(job, answer, after)
-    frames: AsyncIterator[bytes] = (
-        with_keepalive(said, KEEPALIVE_SECONDS)
-        if attachment is None
-        else attached(said, attachment)
-    )
+    frames: AsyncIterator[bytes] = said if attachment is None else attached(said, attachment)
     return StreamingHttpResponse(
         frames, content_type="text/event-stream; charset=utf-8", headers=STREAM_HEADERS
     )
@@ -189,21 +185,23 @@ async def _frames(job: Job, answer: Answer, after: int) -> AsyncGenerator[bytes,
     try:
         async with aclosing(_events(job, answer, after)) as said:
             async for event in said:
-                yield _frame(event)
+                yield KEEPALIVE if event is None else _frame(event)
     except Exception:
         logger.exception("stream_error")
         error = ApiError(500, "The stream broke on our side.", code="internal_error")
         yield _frame({"type": "error", "sequence_number": -1, **error.body()["error"]})
 
 
-async def _events(job: Job, answer: Answer, after: int) -> AsyncGenerator[Event, None]:
-    """Those with a number above ``after``."""
+async def _events(job: Job, answer: Answer, after: int) -> AsyncGenerator[Event | None, None]:
+    """Those with a number above ``after``; ``None`` says that there have been none for long."""
     for event in answer.begin():
         if event["sequence_number"] > after:
             yield event
     async with aclosing(events(job)) as items:
         async for item in items:
             if isinstance(item, Notice):
+                if item == SILENT:
+                    yield None
                 continue
             for event in answer.take(item):
                 if event["sequence_number"] > after:

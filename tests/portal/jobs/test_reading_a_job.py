@@ -46,6 +46,21 @@ async def notices(job: Job, count: int, after: int = 0) -> list[Notice]:
     return found
 
 
+async def test_long_silence_is_broken_and_changes_nothing(
+    make_job: Make, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "NOTICE_S", 0.05)
+    monkeypatch.setattr(reader, "KEEPALIVE_S", 0.2)
+    job = await run(make_job)()
+    await run(worker.claim)()
+    await run(worker.say)("a")
+    began = time.monotonic()
+    assert await notices(job, 3) == [reader.SILENT] * 3
+    assert 0.6 <= time.monotonic() - began < 5
+    await run(worker.finish)()
+    assert [entry.seq for entry in await read(job)] == [1, 2, 3]
+
+
 async def test_every_reader_sees_the_whole_log_live(make_job: Make, worker: Worker) -> None:
     job = await run(make_job)()
     readers = [asyncio.create_task(read(job)) for _ in range(5)]
