@@ -20,6 +20,7 @@ django.setup(set_prefix=False)
 from portal.api.disconnects import Application, NoteDisconnects  # noqa: E402
 from portal.api.shedding import Shedding  # noqa: E402
 from portal.lean import ByKey, KeyedHandler, PagesHandler  # noqa: E402
+from portal.playground.consumer import Straight  # noqa: E402
 from portal.playground.origin import SameOrigin  # noqa: E402
 from portal.playground.routing import websocket_urlpatterns  # noqa: E402
 from portal.sqlite import hold_open  # noqa: E402
@@ -32,7 +33,9 @@ application = Prefixed(
             "http": NoteDisconnects(
                 cast(Application, ByKey(PagesHandler(), keyed, prefix=settings.LLMASOS.prefix))
             ),
-            "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+            "websocket": SameOrigin(
+                Straight(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+            ),
         }
     ),
     prefix=settings.LLMASOS.prefix,

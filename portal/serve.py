@@ -14,9 +14,14 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+import autobahn.util
 from autobahn.exception import Disconnected
 from daphne.cli import CommandLineInterface
 from daphne.server import Server
+
+# Autobahn colours its messages for debugging before it asks whether anybody wants them, which takes
+# as long as all else that it does for a frame.
+autobahn.util._HAS_CLICK = False
 
 
 class Flow:
