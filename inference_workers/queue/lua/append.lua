@@ -7,10 +7,20 @@
 local worker = ARGV[2]
 local t = now_ms()
 
+-- What each team has to be charged for the whole batch: a step makes a token for each of many jobs.
+local charges = {}
+
+local function note_charge(model, team, weight, tokens)
+  local id = table.concat({model, team, weight}, '\n')
+  local noted = charges[id] or {model, team, tonumber(weight), 0}
+  noted[4] = noted[4] + tokens
+  charges[id] = noted
+end
+
 local function append_one(id, epoch, first, count, at)
   local job = key('job', id)
   local f = redis.call('HMGET', job, 'state', 'epoch', 'worker', 'seq', 'cancel', 'model', 'team',
-    'weight', 'suspect', 'first_token_at')
+    'weight', 'suspect', 'first_token_at', 'progress', 'tokens')
   if not f[1] then return {0, 0, 0, 'unknown'} end
   local seq = tonumber(f[4])
   if f[2] ~= epoch or (worker ~= '' and f[3] ~= worker) or f[1] == 'queued' then
@@ -36,13 +46,12 @@ local function append_one(id, epoch, first, count, at)
       break
     end
   end
-  redis.call('HSET', job, 'seq', seq)
-  if deltas > 0 then
-    redis.call('HINCRBY', job, 'progress', deltas)
-    redis.call('HINCRBY', job, 'tokens', tokens)
-    redis.call('HSET', job, 'last_token_at', t)
-    if not f[10] then redis.call('HSET', job, 'first_token_at', t) end
-    if tokens > 0 then charge(f[6], f[7], tokens, tonumber(f[8])) end
+  if deltas == 0 then
+    redis.call('HSET', job, 'seq', seq)
+  else
+    redis.call('HSET', job, 'seq', seq, 'progress', tonumber(f[11]) + deltas,
+      'tokens', tonumber(f[12]) + tokens, 'last_token_at', t, 'first_token_at', f[10] or t)
+    if tokens > 0 then note_charge(f[6], f[7], f[8], tokens) end
     if f[9] == '1' then
       proved = 1
       redis.call('HSET', job, 'suspect', '0')
@@ -61,4 +70,5 @@ while at <= #ARGV do
   results[#results + 1] = append_one(ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), count, at + 4)
   at = at + 4 + 3 * count
 end
+for _, noted in pairs(charges) do charge(noted[1], noted[2], noted[4], noted[3]) end
 return results
