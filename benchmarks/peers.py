@@ -48,8 +48,8 @@ class Found:
 
 
 def candidates(folder: Path | None, files: Files, own: Path, *, bfloat16: bool) -> list[Peer]:
-    """Every peer to try. ``bfloat16``: this CPU computes in it; otherwise transformers may take
-    float32 too, which is several times faster then.
+    """Every peer to try. ``bfloat16``: this CPU computes in it; otherwise those that read dense
+    weights may take float32 too, which is several times faster then.
 
     Raises:
         SideError: ``folder`` has no environment that is named after a peer.
@@ -64,8 +64,8 @@ def candidates(folder: Path | None, files: Files, own: Path, *, bfloat16: bool) 
         if name == "llamacpp":
             found += [Peer(name, python, files.gguf, "GGUF")] if files.gguf else []
             continue
-        plain = name.startswith("transformers") and not bfloat16
-        found += [Peer(name, python, files.dense, t) for t in ("bfloat16", "float32")[: 1 + plain]]
+        types = ("bfloat16",) if bfloat16 else ("bfloat16", "float32")
+        found += [Peer(name, python, files.dense, dtype) for dtype in types]
     if folder is not None and not any(
         (folder / name / "bin" / "python").exists() for name in NAMES
     ):
