@@ -8,7 +8,7 @@ ModelUnavailable    its text names the model and the remedy
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from django.conf import settings
@@ -66,6 +66,12 @@ def text_models() -> QuerySet[CatalogueModel]:
 def embedding_models() -> QuerySet[CatalogueModel]:
     """Those of ``visible_models`` that make embeddings."""
     return visible_models().filter(kind=CatalogueModel.Kind.EMBEDDING)
+
+
+def encoders_among(ids: Collection[str]) -> set[str]:
+    """Which of ``ids`` make embeddings, whatever their state."""
+    found = every_model().filter(pk__in=list(ids), kind=CatalogueModel.Kind.EMBEDDING)
+    return set(found.values_list("pk", flat=True))
 
 
 def get(model_id: str) -> CatalogueModel:
