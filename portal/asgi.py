@@ -10,6 +10,8 @@ import django
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
+from django.core.signals import request_started
+from django.db import close_old_connections, reset_queries
 
 from portal.prefix import Prefixed
 
@@ -24,6 +26,11 @@ from portal.playground.consumer import Straight  # noqa: E402
 from portal.playground.origin import SameOrigin  # noqa: E402
 from portal.playground.routing import websocket_urlpatterns  # noqa: E402
 from portal.sqlite import hold_open  # noqa: E402
+
+# When a request begins no connection waits to be looked after: a page's thread is new, and
+# portal.threads minds its own. Django would ask each time, in another thread.
+for receiver in (close_old_connections, reset_queries):
+    request_started.disconnect(receiver)
 
 hold_open()
 keyed = Shedding(cast(Application, KeyedHandler()))

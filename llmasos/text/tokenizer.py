@@ -52,7 +52,7 @@ class Tokenizer:
         Raises:
             TokenizerError: the folder has no tokenizer, or it can't be read.
         """
-        path = Path(folder).resolve() / "tokenizer.json"
+        path = Path(folder, "tokenizer.json").absolute()
         try:
             stat = path.stat()
         except OSError:

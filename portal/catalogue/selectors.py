@@ -8,7 +8,7 @@ ModelUnavailable    its text names the model and the remedy
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from django.conf import settings
@@ -16,6 +16,7 @@ from django.db.models import Case, QuerySet, When
 
 from llmasos.text.tokenizer import Tokenizer
 from portal.catalogue.models import CatalogueModel
+from portal.statements import Selection
 
 Placement = CatalogueModel.Placement
 State = CatalogueModel.State
@@ -67,13 +68,19 @@ def embedding_models() -> QuerySet[CatalogueModel]:
     return visible_models().filter(kind=CatalogueModel.Kind.EMBEDDING)
 
 
+def encoders_among(ids: Collection[str]) -> set[str]:
+    """Which of ``ids`` make embeddings, whatever their state."""
+    found = every_model().filter(pk__in=list(ids), kind=CatalogueModel.Kind.EMBEDDING)
+    return set(found.values_list("pk", flat=True))
+
+
 def get(model_id: str) -> CatalogueModel:
     """A model in whatever state. Raises ``UnknownModel``."""
-    return _get(every_model(), model_id)
+    return _get(lambda pk: every_model().filter(pk=pk).first(), model_id)
 
 
-def _get(rows: QuerySet[CatalogueModel], model_id: str) -> CatalogueModel:
-    found = next(iter(rows.filter(pk=model_id)), None) if "\0" not in model_id else None
+def _get(find: Callable[[str], CatalogueModel | None], model_id: str) -> CatalogueModel:
+    found = find(model_id) if "\0" not in model_id else None
     if found is None:
         known = ", ".join(visible_models().values_list("pk", flat=True)) or "none yet"
         shown = model_id[:64]
@@ -83,11 +90,19 @@ def _get(rows: QuerySet[CatalogueModel], model_id: str) -> CatalogueModel:
     return found
 
 
-@cache
-def _for_jobs() -> QuerySet[CatalogueModel]:
-    """Put together once, because every request asks."""
-    names = ("state", "placement", "kind", "digest", "format", "vocab_size", "context_length")
-    return CatalogueModel.objects.filter(removed_at=None).only(*names)
+_FOR_JOBS = Selection(
+    "SELECT {model} FROM catalogue_cataloguemodel AS model "
+    "WHERE model.id = %s AND model.removed_at IS NULL",
+    model=(
+        CatalogueModel,
+        ("id", "state", "placement", "kind", "digest", "format", "vocab_size", "context_length"),
+    ),
+)
+
+
+def _for_jobs(model_id: str) -> CatalogueModel | None:
+    found = _FOR_JOBS.first(model_id)
+    return found[0] if found else None
 
 
 def servable(model_id: str) -> CatalogueModel:
@@ -95,7 +110,7 @@ def servable(model_id: str) -> CatalogueModel:
 
     Raises ``UnknownModel``, ``NotReady`` or ``NotPlaced``.
     """
-    model = _get(_for_jobs(), model_id)
+    model = _get(_for_jobs, model_id)
     if model.state != State.READY:
         raise NotReady(
             f"{model.id} is not prepared here. An operator can run: "

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from inference_workers.queue import FairQueue, WorkerInfo
 from portal.catalogue.models import CatalogueModel
+from portal.catalogue.selectors import encoders_among
 from portal.jobs import links
 from portal.jobs.models import Job
 
@@ -59,6 +60,8 @@ class Now:
     workers: tuple[WorkerInfo, ...]
     ended: Ended
     reachable: bool = True
+    encoders: frozenset[str] = frozenset()
+    """The models that generate no tokens."""
 
     @property
     def waiting(self) -> int:
@@ -117,7 +120,8 @@ def _read() -> Now:
         )
     except (redis.RedisError, OSError):
         return replace(_last[0] if _last else Now(0.0, (), (), ended), reachable=False, ended=ended)
-    _last[:] = [Now(time.time(), models, workers, ended)]
+    encoders = frozenset(encoders_among([worker.model for worker in workers]))
+    _last[:] = [Now(time.time(), models, workers, ended, encoders=encoders)]
     return _last[0]
 
 

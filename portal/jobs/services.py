@@ -44,6 +44,7 @@ from portal.jobs.inputs import (
 )
 from portal.jobs.models import Job
 from portal.metrics import JOBS_CREATED
+from portal.statements import insert
 from portal.teams.models import Team
 from portal.usage.acting import acting
 from portal.usage.limits import check_tokens
@@ -201,7 +202,7 @@ def submit_job(draft: Draft) -> Job:
     job = draft.job
     try:
         with transaction.atomic():
-            job.save(force_insert=True)
+            insert(job)
             hold(
                 team=draft.team,
                 limit=draft.limit,

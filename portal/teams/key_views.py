@@ -2,7 +2,7 @@
 
 Context of ``teams/keys.html``: team, keys, form, may_manage; of ``teams/key.html``: team, key, form
 (none where one may not change it), rotate (none where one may not), may_end. Both: plaintext (a new
-secret, once) and model (one that it may ask).
+secret, once) and models (some that it may ask).
 """
 
 from __future__ import annotations
@@ -148,5 +148,7 @@ def _page(
 
 
 def _secret(key: ApiKey, plaintext: str) -> dict[str, object]:
-    model = key.allowed_models[0] if key.allowed_models else settings.LLMASOS.default_model
-    return {"plaintext": plaintext, "model": model}
+    return {
+        "plaintext": plaintext,
+        "models": key.allowed_models or [settings.LLMASOS.default_model],
+    }

@@ -13,22 +13,22 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any, Literal
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from portal import audit
 from portal.accounts.models import User
 from portal.config import MODEL_ID
+from portal.statements import Selection
 from portal.teams.ceilings import ceilings_after, exceeded
 from portal.teams.models import ApiKey, Membership, Team, everyday_scopes
-from portal.teams.rules import LEAST, MANAGE_KEYS, MANAGE_MEMBERS, may, roles_from
+from portal.teams.rules import LEAST, MANAGE_KEYS, MANAGE_MEMBERS, allows, may, roles_from
 
 KEY_LIMIT = 100
 KEY_PATTERN = re.compile(r"llm_([A-Za-z0-9_-]{8})_([A-Za-z0-9_-]{43})")
@@ -174,14 +174,15 @@ def open_key(plaintext: str) -> ApiKey:
     who shows a right one is told what became of the key. Raises ``KeyRejected``.
     """
     match = KEY_PATTERN.fullmatch(plaintext)
-    key: ApiKey | None = next(iter(_opened().filter(prefix=match[1])), None) if match else None
+    key, role = _found(match[1]) if match else (None, "")
     if not _is_secret_of(plaintext, key) or key is None:
         raise KeyRejected("unknown")
     if key.revoked_at is not None:
         raise KeyRejected("revoked")
     if key.is_expired:
         raise KeyRejected("expired")
-    if not key.held or not key.created_by.is_active:  # type: ignore[attr-defined]  # annotated
+    gone = key.team.delete_at or key.created_by.delete_at or not key.created_by.is_active
+    if gone or not allows(role, MANAGE_KEYS):
         raise KeyRejected("orphaned")
     return key
 
@@ -216,11 +217,28 @@ def _holders() -> Exists:
     )
 
 
-@cache
-def _opened() -> QuerySet[ApiKey]:
-    """Keys as ``open_key`` wants them. Put together once: every request asks, and doing that takes
-    Django longer than the rest of the query."""
-    return ApiKey.objects.select_related("team", "created_by").annotate(held=_holders())
+_OPEN = Selection(
+    """
+    SELECT {api_key}, {team}, {maker}, membership.role FROM teams_apikey AS api_key
+    JOIN teams_team AS team ON team.id = api_key.team_id
+    JOIN accounts_user AS maker ON maker.id = api_key.created_by_id
+    LEFT JOIN teams_membership AS membership
+      ON membership.team_id = api_key.team_id AND membership.user_id = api_key.created_by_id
+    WHERE api_key.prefix = %s
+    """,
+    api_key=ApiKey,
+    team=Team,
+    maker=User,
+)
+
+
+def _found(prefix: str) -> tuple[ApiKey | None, str]:
+    """The key with its team and maker, and the maker's role in the team; empty: none."""
+    found = _OPEN.first(prefix)
+    if found is None:
+        return None, ""
+    key, key.team, key.created_by, role = found
+    return key, role or ""
 
 
 def live_keys(ids: Iterable[UUID]) -> set[UUID]:

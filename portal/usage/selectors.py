@@ -7,7 +7,8 @@ from datetime import datetime
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import QuerySet
+from django.db import connection
+from django.db.models import QuerySet, UUIDField
 from django.utils import timezone
 
 from portal.accounts.models import User
@@ -42,6 +43,31 @@ def sums_of(
     rows = UsageMonth.objects.filter(team=team_id, key_id__in=key_ids, month=month)
     values = rows.values_list("key_id", "spent", "reserved")
     return dict.fromkeys(key_ids, (0, 0)) | {key: (spent, held) for key, spent, held in values}
+
+
+LIMIT_AND_SUMS = """
+SELECT NULL, monthly_tokens, 0 FROM usage_budget WHERE team_id = %s
+UNION ALL
+SELECT key_id, spent, reserved FROM usage_usagemonth
+WHERE team_id = %s AND month = %s AND key_id IN (%s, %s)
+"""
+_UUID: UUIDField[UUID, UUID] = UUIDField()
+
+
+def limit_and_sums(
+    team_id: UUID, key_id: UUID, now: datetime
+) -> tuple[int | None, dict[UUID, tuple[int, int]]]:
+    """What ``budget_of`` and ``sums_of`` say of a team and a key of its, in one statement."""
+    month = connection.ops.adapt_datefield_value(month_of(now).date())
+    team, key, none = (
+        _UUID.get_db_prep_value(one, connection) for one in (team_id, key_id, NO_KEY)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(LIMIT_AND_SUMS, [team, team, month, none, key])
+        rows = cursor.fetchall()
+    limit = next((most for whose, most, _ in rows if whose is None), None)
+    sums = {_UUID.to_python(whose): (spent, held) for whose, spent, held in rows if whose}
+    return limit, dict.fromkeys((NO_KEY, key_id), (0, 0)) | sums
 
 
 def hours(team: Team, *, viewer: User | AnonymousUser, since: datetime) -> QuerySet[UsageHour]:

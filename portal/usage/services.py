@@ -17,6 +17,7 @@ from django.utils import timezone
 from inference_workers.contract import Usage
 from portal import audit
 from portal.accounts.models import User
+from portal.statements import insert
 from portal.teams.models import ApiKey, Team
 from portal.usage import policy
 from portal.usage.acting import key_of
@@ -30,7 +31,7 @@ from portal.usage.models import (
     UsageMonth,
 )
 from portal.usage.policy import Standing
-from portal.usage.selectors import budget_of, key_standing, standing, sums_of
+from portal.usage.selectors import budget_of, key_standing, limit_and_sums, standing
 
 MOST = 2**62
 """More than anybody spends, and as much as a database counts to."""
@@ -58,14 +59,13 @@ class OverBudget(Exception):
 def check_budget(*, team: Team, tokens: int) -> int | None:
     """Refuse early what ``reserve`` would refuse now, by reading alone; the team's limit.
 
-    Most teams and keys have none, and then no month is read. Raises ``OverBudget``.
+    Raises ``OverBudget``.
     """
-    now, key, limit = timezone.now(), key_of(team), budget_of(team)
-    limits = {NO_KEY: limit} | ({key.pk: key.monthly_tokens} if key else {})
-    limited = {whose: most for whose, most in limits.items() if most is not None}
-    sums = sums_of(team.pk, limited, now) if limited else {}
-    for whose, most in limited.items():
-        _check(Standing(most, *sums[whose]), tokens, now, key if whose != NO_KEY else None)
+    now, key = timezone.now(), key_of(team)
+    limit, sums = limit_and_sums(team.pk, key.pk if key else NO_KEY, now)
+    _check(Standing(limit, *sums[NO_KEY]), tokens, now)
+    if key is not None:
+        _check(Standing(key.monthly_tokens, *sums[key.pk]), tokens, now, key)
     return limit
 
 
@@ -117,15 +117,17 @@ def hold(
         raise _over(standing(team, now=now), tokens, now, None)
     if key is not None and not _add_to(_month(team.pk, key.pk, now), tokens, key.monthly_tokens):
         raise _over(key_standing(key, now=now), tokens, now, key)
-    Reservation.objects.create(
-        job_id=job_id,
-        team=team,
-        tokens=tokens,
-        model=model,
-        source=source,
-        key_id=key.pk if key else NO_KEY,
-        member_id=user.pk if user else NO_MEMBER,
-        created_at=now,
+    insert(
+        Reservation(
+            job_id=job_id,
+            team=team,
+            tokens=tokens,
+            model=model,
+            source=source,
+            key_id=key.pk if key else NO_KEY,
+            member_id=user.pk if user else NO_MEMBER,
+            created_at=now,
+        )
     )
 
 

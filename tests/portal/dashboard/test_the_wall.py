@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -87,6 +88,27 @@ def test_it_shows_queues_and_workers(
     page = client.get("/operations/")
     assert page.status_code == 200
     assert "harbour" in page.content.decode()
+
+
+def test_an_encoder_is_not_said_to_generate_no_tokens(
+    client: Client, operator: User, leases: Leases, model: CatalogueModel
+) -> None:
+    """It generates none ever: there is nothing to tell."""
+    register(leases, "harbour", tokens_per_second=0.0)
+    client.force_login(operator)
+    assert "<td>0</td>" in _row(client)
+    CatalogueModel.objects.update(kind="embedding")
+    selectors.now.clear()
+    row = _row(client)
+    assert "<td>0</td>" not in row
+    assert row.count("<td>\u2013</td>") == 2, "nor a part of prefixes found"
+
+
+def _row(client: Client) -> str:
+    """Of the one worker, without spaces between and in its cells."""
+    page = client.get("/operations/").content.decode()
+    row = page[page.index("harbour") :].partition("</tr>")[0]
+    return re.sub(r"\s*(</?td>)\s*", r"\1", row)
 
 
 def test_an_operator_drains_a_worker_and_it_is_audited(

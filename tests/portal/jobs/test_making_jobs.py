@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -37,6 +38,29 @@ def test_making_a_job_takes_seven_statements(make_job: Make, django_assert_num_q
     make_job()  # the month's first makes its row
     with django_assert_num_queries(7):
         make_job()
+
+
+def test_what_is_written_is_what_the_job_says(make_job: Make, team: Team) -> None:
+    """Through every field's own way into the database and out again."""
+    bias = {"max_tokens": 8, "logit_bias": {"7": -1.5}, "stop": ["'%s\u2028"]}
+    job = make_job("caf\u00e9 %", sampling=bias, seed=2**63 - 1, idempotency_key="once")
+    written = Job.objects.get(pk=job.pk)
+    assert [
+        (field.name, getattr(written, field.attname))
+        for field in Job._meta.concrete_fields
+        if getattr(written, field.attname) != _as_json(getattr(job, field.attname))
+    ] == []
+    assert written.queued_at == job.queued_at
+    job.reason = "changed"
+    job.save()  # as a row that is there already
+    assert Job.objects.get().reason == "changed"
+    held = Reservation.objects.get()
+    assert (held.job_id, held.team, held.model, held.source) == (job.pk, team, "echo", "test")
+
+
+def _as_json(value: object) -> object:
+    """What JSON makes of tuples and of numbers as names."""
+    return json.loads(json.dumps(value)) if isinstance(value, tuple | list | dict) else value
 
 
 def test_two_jobs_get_two_seeds_and_a_given_one_is_kept(make_job: Make) -> None:

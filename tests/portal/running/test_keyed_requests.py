@@ -62,6 +62,13 @@ async def test_what_is_left_of_djangos_middleware_stays_in_the_loop(
     assert {thread for _, thread in ran} == {threading.get_ident()}
 
 
+def test_no_thread_is_asked_when_a_request_begins(running: Running) -> None:
+    """Django's own listeners look for old connections, and there are none then. One that is added
+    costs every request a change of thread: write it as a coroutine, or listen elsewhere."""
+    listening = "from django.core.signals import request_started\nprint(request_started.receivers)"
+    assert running.python(f"import portal.asgi\n{listening}") == "[]"
+
+
 def _noting(kind: type, half: Any, ran: list[tuple[type, int]]) -> Any:
     def noted(self: Any, *given: Any) -> Any:
         ran.append((kind, threading.get_ident()))

@@ -53,6 +53,27 @@ def test_a_new_key_has_the_terms_that_were_asked_and_is_filled_into_snippets(
     assert len(re.findall(r'model"?[:=] ?"echo"', answer.content.decode())) == 3
 
 
+def test_a_key_for_an_encoder_alone_is_filled_into_calls_that_it_may_make(
+    team: Team, member: User, echo: CatalogueModel
+) -> None:
+    CatalogueModel.objects.create(id="encoder", kind="embedding", licence="none", name="Encoder")
+    page = page_of(member, team)
+
+    def snippets(*models: str) -> str:
+        form = {"name": "ci", "scopes": ["chat"], "allowed_models": models}
+        answer = page.post("/teams/keys", form)
+        assert answer.status_code == 201, answer.content
+        return answer.content.decode()
+
+    alone = snippets("encoder")
+    assert len(re.findall(r'model"?[:=] ?"encoder"', alone)) == 3
+    assert (alone.count("v1/embeddings"), alone.count("v1/completions")) == (2, 0)
+    assert "embeddings.create(" in alone
+    both = snippets("encoder", "echo")
+    assert len(re.findall(r'model"?[:=] ?"echo"', both)) == 3
+    assert (both.count("v1/embeddings"), both.count("v1/completions")) == (0, 2)
+
+
 @pytest.mark.parametrize(
     ("field", "given"),
     [

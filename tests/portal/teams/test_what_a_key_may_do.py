@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 from auditlog.models import LogEntry
 from django.core import serializers
+from django.db.models import Model
 from django.utils import timezone
 
 from portal.accounts.models import User
@@ -120,6 +122,55 @@ def test_a_key_says_why_it_opens_nothing_to_whoever_holds_it(team: Team, member:
     ApiKey.objects.update(expires_at=None)
     Membership.objects.filter(user=member, team=team).delete()
     assert rejection(plaintext) == "orphaned"
+
+
+def fields_of(row: Model) -> dict[str, Any]:
+    """With their types: the databases' drivers give some of them otherwise than Django does."""
+    values = {field.attname: row.__dict__[field.attname] for field in row._meta.concrete_fields}
+    return {name: (type(value), value) for name, value in values.items()}
+
+
+def test_an_opened_key_its_team_and_its_maker_are_as_their_rows_say(
+    team: Team, member: User, django_assert_num_queries: Any
+) -> None:
+    terms = Terms(
+        scopes=["chat"],
+        allowed_models=["echo"],
+        requests_per_minute=3,
+        monthly_tokens=2**40,
+        expires_at=timezone.now() + timedelta(days=1),
+    )
+    key, plaintext = create_key(team=team, user=member, name="x", terms=terms)
+    rotate_key(key=key, grace=timedelta(hours=1), actor=member)
+    with django_assert_num_queries(1):
+        opened = open_key(plaintext)
+        found = [fields_of(row) for row in (opened, opened.team, opened.created_by)]
+    rows: list[Model] = [ApiKey.objects.get(), Team.objects.get(pk=team.pk), member]
+    member.refresh_from_db()
+    assert found == [fields_of(row) for row in rows]
+    opened.save()  # as a row that is there already
+    assert ApiKey.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda team, user: Membership.objects.update(role=Membership.Role.VIEWER),
+        lambda team, user: Team.objects.filter(pk=team.pk).update(delete_at=timezone.now()),
+        lambda team, user: User.objects.filter(pk=user.pk).update(delete_at=timezone.now()),
+        lambda team, user: User.objects.filter(pk=user.pk).update(is_active=False),
+    ],
+    ids=["a viewer now", "its team is deleted", "its maker is deleted", "its maker is locked out"],
+)
+def test_a_key_opens_nothing_once_its_maker_may_not_use_it(
+    team: Team, member: User, change: Callable[[Team, User], int]
+) -> None:
+    key, plaintext = create_key(team=team, user=member, name="x")
+    assert open_key(plaintext)
+    assert is_key_live(key)
+    change(team, member)
+    assert rejection(plaintext) == "orphaned"
+    assert not is_key_live(key)
 
 
 def test_live_keys_are_found_in_one_query(
