@@ -7,7 +7,7 @@ steps' own times. Pure: it is told those times and has no clock.
 
 from __future__ import annotations
 
-LONGEST = 2.2
+LONGEST = 2.1
 """A step with a part of a prompt may take so many times as long as one without. Of such steps more
 than half is the prompt's, so its first token comes less than twice as late as alone."""
 PATIENCE = 0.12
@@ -43,7 +43,7 @@ class Pace:
         alone = self._without(streams)
         if alone is not None and tokens >= LEAST_TOKENS:
             prompt = max(seconds - alone, seconds / 8)
-            self._token = _towards(self._token, prompt / tokens, rate=0.5)
+            self._token = _towards(self._token, prompt / tokens, rate=0.3)
 
     def _without(self, streams: int) -> float | None:
         """What a step of so many streams takes without a prompt, or of the number next to it."""
