@@ -41,8 +41,8 @@ from inference_workers.vocabulary import Vocabulary
 BLOCK_SIZE = 16
 DEFAULT_KV_MEMORY = 512 << 20
 TOKEN_BUDGET, ACCELERATED_BUDGET = 256, 512
-"""Prompt tokens of a step: on a CPU 512 are no faster than 256 and take 26 MB more of memory for
-what layers hand to each other, with a model of 270 million parameters."""
+"""Prompt tokens of a step. On a CPU, with a model of 270 million parameters, 512 are 2 % faster
+than 256 and take 38 MB more of memory for what layers hand to each other."""
 REST_SECONDS = 0.005
 """How long a step rests at a time when all that is left to do is to wait for a guide."""
 
