@@ -153,14 +153,22 @@ def _others(results: Mapping[str, Any]) -> str:
 
 
 def _worker(worker: Mapping[str, Any]) -> str:
-    sizes = {n: f"{worker[n] / 1e6:.0f} MB" for n in ("peak", "mapped", "weights", "cache", "idle")}
+    names = ("peak", "mapped", "weights", "cache", "idle", "floor")
+    sizes = {name: f"{worker[name] / 1e6:.0f} MB" for name in names if name in worker}
+    floor = ""
+    if "floor" in sizes:
+        least = (worker["floor"] + worker["weights"] + worker["cache"]) / 1e6
+        floor = (
+            f" A process that has only imported torch, redis and NumPy takes {sizes['floor']}: "
+            f"with weights and cache {least:.0f} MB, the least that a worker on torch could take."
+        )
     return (
         "## Start and memory\n\n"
         f"A worker is ready {worker['ready_seconds']['median']:.1f} s after its process began. "
         f"With its cache of {sizes['cache']} filled it took {sizes['peak']} at most, "
         f"{worker['share']:.2f} × the {sizes['weights']} of weights and the cache together; "
         f"{sizes['mapped']} of that are pages of files, which workers share. Before its first "
-        f"request it took {sizes['idle']}.\n"
+        f"request it took {sizes['idle']}.{floor}\n"
     )
 
 

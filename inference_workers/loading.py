@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,6 +36,13 @@ def _room(settings: WorkerSettings) -> tuple[int, int]:
     """Slots, and lanes beside them."""
     slots = settings.slots or DEFAULT_SLOTS
     return slots, slots // SLOTS_PER_LANE
+
+
+def settle() -> None:
+    """Spare what is loaded by now from garbage collections: it stays as long as the process, and to
+    look through it takes longer than a step (76 ms beside 62)."""
+    gc.collect()
+    gc.freeze()
 
 
 def load_engine(manifest: Manifest, settings: WorkerSettings, tell: Tell) -> Loaded:

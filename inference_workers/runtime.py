@@ -26,7 +26,7 @@ from inference_workers.config import WorkerSettings
 from inference_workers.contract import Made
 from inference_workers.errors import ModelError, WorkerError
 from inference_workers.heartbeat import Heartbeat
-from inference_workers.loading import DEFAULT_SLOTS, Loaded, load_engine
+from inference_workers.loading import DEFAULT_SLOTS, Loaded, load_engine, settle
 from inference_workers.loop import Admission, EngineLoop
 from inference_workers.metrics import serve_metrics
 from inference_workers.models.manifest import Manifest
@@ -172,6 +172,7 @@ class Runtime:
             failures.append(ModelError(f"{name} can't be loaded ({error}). Prepare it again."))
             self.end("model not loaded")
         else:
+            settle()
             self._serve(loaded)
 
     def _serve(self, loaded: Loaded) -> None:

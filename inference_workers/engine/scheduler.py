@@ -2,14 +2,15 @@
 
 Each step runs every running request that lacks one token, then as much of the longer gaps as the
 token budget allows, oldest first, then admits waiting requests in their order. While others decode
-that budget is smaller: every one of them waits for the step. When blocks run out
-the newest running request gives its own back and computes them again later: the oldest always
-advances, so everything ends.
+that budget is smaller: every one of them waits for the step (``pace`` says how much smaller). When
+blocks run out the newest running request gives its own back and computes them again later: the
+oldest always advances, so everything ends.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from inference_workers.engine.kv_cache import BlockCache
@@ -26,15 +27,20 @@ class Scheduled:
 
 class Scheduler:
     """Requests waiting and running; ``slots`` run at most, ``budget`` prompt tokens a step, or
-    ``beside`` while others decode."""
+    ``beside(streams)`` while so many others decode, but a block's at least."""
 
     def __init__(
-        self, cache: BlockCache, *, slots: int, budget: int, beside: int | None = None
+        self,
+        cache: BlockCache,
+        *,
+        slots: int,
+        budget: int,
+        beside: Callable[[int], int] | None = None,
     ) -> None:
         self.cache = cache
         self.slots = slots
         self.budget = budget
-        self.beside = min(beside or budget, budget)
+        self._beside = beside
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.preemptions = 0
@@ -61,8 +67,8 @@ class Scheduler:
         single = [r for r in self.running if r.pending == 1]
         longer = [r for r in self.running if r.pending > 1]
         budget = max(self.budget - len(single), self.cache.block_size)
-        if single:
-            budget = min(budget, max(self.beside, self.cache.block_size))
+        if single and self._beside is not None:
+            budget = min(budget, max(self._beside(len(single)), self.cache.block_size))
         for request in single + longer:
             if request.status is not Status.RUNNING:
                 continue

@@ -52,7 +52,7 @@ RESULTS: dict[str, Any] = {
     "shared": {"instruction": 500, "cold_ms": sample(400), "warm_ms": sample(40), "hit_rate": 1.0},
     "worker": {
         "ready_seconds": sample(3), "peak": 9e8, "mapped": 4e8, "idle": 5e8, "weights": 3e8,
-        "cache": 5e8, "share": 1.125,
+        "cache": 5e8, "share": 1.125, "floor": 2e8,
     },
     "embeddings": {
         "model": "encoder",

@@ -327,3 +327,19 @@ def test_a_prefix_is_shared_under_one_salt_only() -> None:
     assert used["same"] == (len(prompt) - 1) // 4 * 4
     assert used["other team"] == half // 4 * 4
     assert isinstance(run(served, [job("again", prompt)])["again"][0], Delta)
+
+
+def test_a_prompt_beside_a_stream_goes_by_what_steps_took() -> None:
+    served = engine("llama")
+    # A machine on which a stream's token takes a second and a prompt's token 0.15.
+    served._clock = lambda: served._generated + 0.15 * served._prompted
+    served.add(job("early", PROMPT, max_tokens=40))
+    for _ in range(5):
+        served.step()
+    served.add(job("late", (5,) * 200, max_tokens=1))
+    parts = []
+    while len(parts) < 10:
+        before = served.stats().prompt_tokens
+        served.step()
+        parts.append(served.stats().prompt_tokens - before)
+    assert parts == [63] + [7] * 9  # 1 + 7 * 0.15 s is at most 2.1 s

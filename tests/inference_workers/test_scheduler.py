@@ -46,7 +46,9 @@ class Scheduling(RuleBasedStateMachine):
         self, blocks: int, size: int, slots: int, budget: int, beside: int, reuse: bool
     ) -> None:
         self.cache = BlockCache(blocks, size, reuse=reuse)
-        self.scheduler = Scheduler(self.cache, slots=slots, budget=budget, beside=beside)
+        self.scheduler = Scheduler(
+            self.cache, slots=slots, budget=budget, beside=lambda streams: beside
+        )
         self.live: list[Request] = []
         self.capacity = blocks * size
         self.names = 0
@@ -128,7 +130,7 @@ def test_a_step_computes_no_more_prompt_than_the_budget() -> None:
 
 
 def test_a_prompt_is_computed_in_smaller_parts_while_others_decode() -> None:
-    served = Scheduler(BlockCache(50, 4), slots=8, budget=40, beside=5)
+    served = Scheduler(BlockCache(50, 4), slots=8, budget=40, beside=lambda streams: 5)
     served.add(request("early", [1] * 30))
     assert [item.count for item in served.schedule()] == [30]  # alone: nobody waits for the step
     served.running[0].computed = 30
