@@ -5,6 +5,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
+from portal.accounts.views import choose_language
 from portal.health import healthz, readyz
 from portal.metrics import metrics
 
@@ -19,7 +20,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("portal.accounts.urls")),
     path("accounts/data/", include("portal.teams.account_urls")),
     path("accounts/", include("allauth.urls")),
-    path("i18n/", include("django.conf.urls.i18n")),
+    path("i18n/setlang/", choose_language, name="set_language"),
     path("playground/", include("portal.playground.urls")),
     path("gallery/", include("portal.gallery.urls")),
     path("models/", include("portal.catalogue.urls")),

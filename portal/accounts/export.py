@@ -60,6 +60,7 @@ def account(user: User) -> Rows:
     yield {
         "email": user.email,
         "name": user.name,
+        "language": user.language,
         "joined": user.date_joined,
         "last_signed_in": user.last_login,
         "addresses": all_of(EmailAddress, "email", "verified", "primary"),

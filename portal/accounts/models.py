@@ -35,6 +35,13 @@ class User(AbstractUser):
     last_name = None  # type: ignore[assignment]
     email = models.EmailField(_("e-mail address"), unique=True)
     name = models.CharField(_("name"), max_length=120, blank=True)
+    language = models.CharField(
+        _("language"),
+        max_length=10,
+        blank=True,
+        default="",
+        help_text=_("Of letters; empty until they sign in or choose one."),
+    )
     delete_at = models.DateTimeField(
         _("to be deleted"),
         null=True,

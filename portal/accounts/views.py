@@ -10,13 +10,15 @@ from allauth.usersessions.models import UserSession
 from django import forms
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
+from django.views.i18n import set_language
 
+from portal.accounts.languages import note_language
 from portal.accounts.models import User
 from portal.accounts.selectors import opens, signed_in
 from portal.accounts.services import claim_operator_link, rename_user
@@ -78,3 +80,11 @@ def end_session(request: HttpRequest, session_id: int) -> HttpResponse:
         return redirect("account_login")
     messages.success(request, _("Signed out there."))
     return redirect("usersessions_list")
+
+
+@require_POST
+def choose_language(request: HttpRequest) -> HttpResponseBase:
+    """Of the pages in this browser, and of the letters to whoever is signed in."""
+    if isinstance(request.user, User):
+        note_language(user=request.user, language=request.POST.get("language", ""), chosen=True)
+    return set_language(request)

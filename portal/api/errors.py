@@ -84,7 +84,7 @@ def from_validation(problems: Sequence[Mapping[str, Any]]) -> ApiError:
     param = _path(where)
     kind = problem["type"]
     code = "invalid_value"
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "none_required"):
         code, text = "unsupported_parameter", "is not supported here; leave it out."
     elif kind == "missing":
         code, text = "missing_required_parameter", "is missing; add it to the request."

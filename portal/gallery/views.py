@@ -45,6 +45,7 @@ from portal.gallery import selectors, services
 from portal.gallery.definition import Definition, InvalidInput
 from portal.gallery.models import App, AppRun
 from portal.jobs.errors import InvalidRequest, JobRefused
+from portal.jobs.said import said
 from portal.jobs.viewer import viewer_of
 from portal.metrics import JOBS_REFUSED
 from portal.network import request_address
@@ -129,11 +130,12 @@ def run(request: HttpRequest, slug: str) -> HttpResponse:
     except (RateLimited, OverBudget) as error:
         code = "rate_limited" if isinstance(error, RateLimited) else "over_budget"
         JOBS_REFUSED.labels(code).inc()
-        return _refusal(429, str(error), code, None, error.retry_after)
+        text = said(error) if isinstance(error, OverBudget) else str(error)
+        return _refusal(429, text, code, None, error.retry_after)
     except JobRefused as error:
         JOBS_REFUSED.labels(error.code).inc()
         status = 400 if isinstance(error, InvalidRequest) else 503
-        return _refusal(status, error.message, error.code, error.field, error.retry_after)
+        return _refusal(status, said(error), error.code, error.field, error.retry_after)
     return JsonResponse(
         {
             "run": {"id": made.id.hex, "url": reverse("gallery:result", args=[made.id])},

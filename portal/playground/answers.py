@@ -20,6 +20,7 @@ from portal.jobs.errors import (
     JobRefused,
 )
 from portal.jobs.models import Job
+from portal.jobs.said import said
 from portal.metrics import JOBS_REFUSED
 from portal.usage.limits import RateLimited
 from portal.usage.services import OverBudget
@@ -55,7 +56,7 @@ def refusals_answered(view: View) -> View:
             return _refused(refusal)
         except OverBudget as refusal:
             JOBS_REFUSED.labels("over_budget").inc()
-            return error(429, "over_budget", str(refusal), retry_after=refusal.retry_after)
+            return error(429, "over_budget", said(refusal), retry_after=refusal.retry_after)
         except RateLimited as refusal:
             JOBS_REFUSED.labels("rate_limited").inc()
             return error(429, "rate_limited", str(refusal), retry_after=refusal.retry_after)
@@ -75,7 +76,7 @@ def _refused(refusal: JobRefused) -> JsonResponse:
     return error(
         status,
         refusal.code,
-        refusal.message,
+        said(refusal),
         field=refusal.field,
         retry_after=refusal.retry_after if status == 503 else None,
     )

@@ -14,11 +14,13 @@ from django.conf import settings
 from django.contrib import messages
 from django.db import transaction
 from django.http import HttpRequest
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 from portal import outbound
+from portal.accounts.languages import note_language, spoken_by
 from portal.accounts.models import User
-from portal.accounts.selectors import has_operator, opens
+from portal.accounts.selectors import by_email, has_operator, opens
 from portal.accounts.services import claim_operator_link, make_operator
 from portal.accounts.views import SESSION_TOKEN
 from portal.network import UNKNOWN, is_from_this_machine, request_address
@@ -41,6 +43,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
             user = super().save_user(request, user, form, commit)
             if commit:
                 ensure_personal_team(user=user)
+                note_language(user=user, language=get_language() or "")
                 if self._make_operator(request, user):
                     self.stash_verified_email(request, user.email)
         return user
@@ -58,7 +61,13 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         """Whoever signs in wants to keep the account."""
         if cancel_deletion(user=user):
             messages.success(request, _("Welcome back. Your account will not be deleted."))
+        note_language(user=user, language=get_language() or "")
         super().login(request, user)
+
+    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
+        """In the reader's language: who asks for a letter may be somebody else."""
+        with spoken_by(context.get("user") or by_email(email)):
+            super().send_mail(template_prefix, email, context)
 
     def can_delete_email(self, email_address: Any) -> bool:
         """Never the one that signs in."""

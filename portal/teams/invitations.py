@@ -21,7 +21,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from portal import audit
+from portal.accounts.languages import spoken_by
 from portal.accounts.models import User
+from portal.accounts.selectors import by_email
 from portal.accounts.tokens import digest
 from portal.teams.errors import NotAllowed, Refused
 from portal.teams.members import locked, role_in
@@ -72,8 +74,9 @@ def link(token: str) -> str:
 def send_invitation(*, invitation: Invitation, url: str) -> bool:
     """Send the link; ``False`` if the mail server did not take it: pass it on yourself then."""
     what = {"team": invitation.team.name, "by": str(invitation.created_by), "url": url}
-    subject = _("%(by)s invites you to %(team)s") % what
-    text = render_to_string("teams/invitation.txt", what | {"days": LIFE.days})
+    with spoken_by(by_email(invitation.email)):
+        subject = _("%(by)s invites you to %(team)s") % what
+        text = render_to_string("teams/invitation.txt", what | {"days": LIFE.days})
     try:
         send_mail(" ".join(subject.split()), text, None, [invitation.email])
     except OSError:  # smtplib's errors too

@@ -30,12 +30,12 @@ DELETE = "teams.delete"
 
 LEAST = {
     VIEW: Role.VIEWER,
+    READ_LOG: Role.VIEWER,
     RUN_JOBS: Role.DEVELOPER,
     MANAGE_KEYS: Role.DEVELOPER,
     MANAGE_MEMBERS: Role.ADMIN,
     MANAGE_BUDGET: Role.ADMIN,
     RENAME: Role.ADMIN,
-    READ_LOG: Role.ADMIN,
     TRANSFER: Role.OWNER,
     DELETE: Role.OWNER,
 }

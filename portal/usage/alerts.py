@@ -17,6 +17,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 
+from portal.accounts.languages import spoken_by
 from portal.teams.models import ApiKey
 from portal.teams.selectors import managers_of
 from portal.usage.models import NO_KEY, UsageMonth
@@ -75,10 +76,11 @@ def _send(row: UsageMonth, month: Standing) -> None:
         "month": month,
         "url": f"{place.scheme}://{place.netloc}{reverse('usage:limits')}",
     }
-    text = render_to_string("usage/alert.txt", context)
-    subject, _, body = text.strip().partition("\n")
     with get_connection() as connection:
         for user in managers_of(row.team_id):
+            with spoken_by(user):
+                text = render_to_string("usage/alert.txt", context)
+            subject, _, body = text.strip().partition("\n")
             message = EmailMessage(subject, body.strip() + "\n", to=[user.email])
             message.connection = connection
             message.send()

@@ -70,6 +70,22 @@ def test_a_phone_shows_where_in_an_area_one_is(up: Up, new_context: NewContext) 
         assert _overflow(page) <= 0
 
 
+def test_a_name_without_a_space_stays_on_the_page(up: Up, new_context: NewContext) -> None:
+    page = new_context(viewport={"width": 390, "height": 760}).new_page()
+    sign_up(page, up.url)
+    page.goto(up.url + "/teams/new")
+    page.fill("main input[name=name]", "N" * 90)
+    page.locator("main button[type=submit]").click()
+    page.wait_for_url("**/teams/members")
+    page.goto(up.url + "/teams/keys")
+    page.fill("main input[name=name]", "K" * 90)
+    page.locator("main button[type=submit]").click()
+    expect(page.locator("#new-key")).to_be_visible()
+    for path in ("members", "keys", "usage", "limits", "log", "settings", "all"):
+        page.goto(f"{up.url}/teams/{path}")
+        assert _overflow(page) <= 0, path
+
+
 def test_the_keyboard_alone_is_enough(up: Up, play: Playground) -> None:
     page = play.page
     page.goto(up.url)

@@ -208,6 +208,12 @@ class KeyDetail(BaseModel):
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
+    scopes: list[str]
+    allowed_models: list[str] = Field(description="None listed: all.")
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    monthly_tokens: int | None
+    expires_at: datetime | None
 
 
 class KeyList(BaseModel):
@@ -218,6 +224,15 @@ class NewKey(Strict):
     model_config = ConfigDict(json_schema_extra={"example": {"name": "laptop"}})
 
     name: Annotated[str, Field(min_length=1, max_length=120)]
+    scopes: Annotated[list[str], Field(max_length=16)] | None = Field(
+        default=None,
+        description="Of models, chat, apps, training and admin; left out: all but admin.",
+    )
+    allowed_models: Annotated[list[str], Field(max_length=100)] = []
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    monthly_tokens: int | None = None
+    expires_at: Annotated[datetime, Field(strict=False)] | None = None
 
 
 class MadeKey(KeyDetail):

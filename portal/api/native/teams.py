@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from portal.api.native.schemas import (
     TeamList,
     UsageReport,
 )
+from portal.teams.keys import Terms
 from portal.teams.models import ApiKey
 from portal.teams.rules import MANAGE_KEYS, MANAGE_MEMBERS, may
 from portal.teams.selectors import keys_of, members_of, team_for
@@ -58,7 +60,7 @@ async def list_keys(request: HttpRequest) -> Any:
 @router.post("/keys", auth=KEY, summary="Make a key", response={201: MadeKey, ERRORS: ErrorBody})
 async def make_key(request: HttpRequest, body: NewKey) -> Any:
     """The answer is the only place where the whole key is ever shown."""
-    return Status(201, await in_thread(_make_key)(caller_of(request), body.name))
+    return Status(201, await in_thread(_make_key)(caller_of(request), body))
 
 
 @router.delete(
@@ -105,13 +107,20 @@ def _keys(caller: Caller) -> list[dict[str, Any]]:
     return [_key(key) for key in keys_of(caller.team, viewer=caller.user)]
 
 
-def _make_key(caller: Caller, name: str) -> dict[str, Any]:
+def _make_key(caller: Caller, body: NewKey) -> dict[str, Any]:
     if not may(caller.user, MANAGE_KEYS, caller.team):
         raise not_found("team")
+    terms = body.model_dump(exclude={"name", "expires_at"}, exclude_none=True)
+    ends = _utc(body.expires_at) if body.expires_at else None
     try:
-        key, secret = create_key(team=caller.team, user=caller.user, name=name)
+        key, secret = create_key(
+            team=caller.team,
+            user=caller.user,
+            name=body.name,
+            terms=Terms(**terms, expires_at=ends),
+        )
     except KeyRefused as error:
-        raise ApiError(400, str(error), code="invalid_value", param="name") from error
+        raise ApiError(400, str(error), code="invalid_value", param=error.field) from error
     return _key(key) | {"secret": secret}
 
 
@@ -140,6 +149,7 @@ def _key(key: ApiKey) -> dict[str, Any]:
         "created_at": key.created_at,
         "last_used_at": key.last_used_at,
         "revoked_at": key.revoked_at,
+        **asdict(Terms.of(key)),
     }
 
 

@@ -57,6 +57,7 @@ def refused(kind: Any, body: dict[str, Any]) -> tuple[str | None, str, str]:
         ("messages", [{"role": "user", "content": "\ud800"}], "messages[0].content"),
         ("messages", [{"role": "wizard", "content": "x"}], "messages[0].role"),
         ("messages", [{"role": "user"}], "messages[0].content"),
+        ("messages", [{"role": "user", "content": "x", "name": "Ann"}], "messages[0].name"),
         (
             "messages",
             [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
@@ -68,6 +69,7 @@ def test_a_refused_field_is_named(field: str, value: Any, param: str) -> None:
     found, _code, message = refused(ChatRequest, CHAT | {field: value})
     assert found == param
     assert f"'{param}'" in message
+    assert "None" not in message, "a word of the language that we write in"
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,48 @@ async def test_keys_are_made_listed_and_revoked(caller: Caller) -> None:
     refused(await caller.send("post", "/api/v1/keys", {"name": " "}), 400, "name")
 
 
+async def test_a_key_is_made_with_its_terms(caller: Caller) -> None:
+    terms = {
+        "scopes": ["models", "chat"],
+        "allowed_models": ["echo"],
+        "requests_per_minute": 2,
+        "tokens_per_minute": 4000,
+        "monthly_tokens": 5000,
+        "expires_at": "2999-01-01T00:00:00Z",
+    }
+    new = (await caller.send("post", "/api/v1/keys", {"name": "held", **terms})).json()
+    keys = (await read(caller, "/api/v1/keys"))["keys"]
+    listed = next(each for each in keys if each["id"] == new["id"])
+    assert {name: new[name] for name in terms} == terms == {name: listed[name] for name in terms}
+    held = Caller(new["secret"], caller.worker)
+    await read(held, "/api/v1/apps", 403)
+    for _ in range(2):
+        await read(held, "/api/v1/models")
+    refused(await held.send("get", "/api/v1/models"), 429, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("scopes", []),
+        ("scopes", ["everything"]),
+        ("allowed_models", ["no id"]),
+        ("requests_per_minute", 0),
+        ("tokens_per_minute", 2**40),
+        ("monthly_tokens", -1),
+        ("monthly_tokens", "1"),
+        ("expires_at", "2000-01-01T00:00:00Z"),
+        ("expires_at", "2000-01-01"),
+        ("expires_at", "soon"),
+        ("colour", "red"),
+    ],
+)
+async def test_terms_that_cannot_be_are_refused_by_name(
+    caller: Caller, field: str, value: object
+) -> None:
+    refused(await caller.send("post", "/api/v1/keys", {"name": "held", field: value}), 400, field)
+
+
 async def test_usage_says_what_is_left_and_refuses_odd_times(caller: Caller) -> None:
     report = await read(caller, "/api/v1/usage")
     assert report["month"]["limit"] is None

@@ -17,6 +17,7 @@ from portal.jobs.models import Job
 from portal.jobs.services import create_job
 from portal.playground.views import conversation_page
 from portal.teams.services import ensure_personal_team
+from portal.usage.services import set_budget
 
 pytestmark = pytest.mark.usefixtures("redis", "echo")
 
@@ -87,6 +88,25 @@ def test_a_bad_request_is_named(
     assert len(error["message"]) > 15
     assert not Job.objects.exists()
     assert not conversation.messages.exists()
+
+
+@pytest.mark.parametrize("changes", [case[0] for case in CASES])
+def test_a_chinese_page_says_it_in_chinese(
+    page: Client, conversation: Conversation, changes: Any
+) -> None:
+    page.cookies["llmasos_language"] = "zh-hans"
+    message = post(page, "jobs", body(conversation, **changes)).json()["error"]["message"]
+    assert any("\u4e00" <= sign <= "\u9fff" for sign in message), message
+
+
+def test_a_chinese_page_says_how_much_of_the_budget_is_left(
+    page: Client, conversation: Conversation
+) -> None:
+    set_budget(team=conversation.team, monthly_tokens=5)
+    page.cookies["llmasos_language"] = "zh-hans"
+    answer = post(page, "jobs", body(conversation, settings={"max_tokens": 40}))
+    assert answer.status_code == 429
+    assert "本月预算只剩 5 个" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("raw", ["", "{", "null", "[]", "7", '"x"', b"\xff\xfe", "[" * 100_000])
