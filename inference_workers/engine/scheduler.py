@@ -82,7 +82,8 @@ class Scheduler:
                 self.blocked = True
                 break
             count = min(request.pending, budget)
-            assert self.cache.grow(request, request.computed + count)
+            grown = self.cache.grow(request, request.computed + count)
+            assert grown, "room was checked"
             plan[request.arrival] = Scheduled(request, count)
             budget -= count
         return list(plan.values())
