@@ -1,9 +1,9 @@
 """Quality by weight format: ``python -m benchmarks.perplexity --model DIR``.
 
 The prepared model is read four times by the engine's own model: as dense float32 (the reference),
-as it is stored, and packed anew from the dense values with 8 and with 4 bits. The texts are the
-project's own (``inference_workers/texts``). Where the source is packed already, ``int8`` and
-``int4`` are second quantisations.
+as it is stored, and packed anew from the dense values as ``int8`` and ``int4`` versions are, which
+takes some minutes for the second. The texts are the project's own (``inference_workers/texts``).
+Where the source is packed already, both are second quantisations.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from tokenizers import Tokenizer
 
 from inference_workers import perplexity
 from inference_workers.layers.linear import Matrix, Packed
+from inference_workers.layers.packing import Floats
 from inference_workers.layers.quantize import quantized
 from inference_workers.models import registry
+from inference_workers.models.describe import load_tokenizer
 from inference_workers.models.folder import find_weights
 from inference_workers.models.loader import WeightReader, library_config
 from inference_workers.models.manifest import Manifest, read_manifest
+from inference_workers.models.mixed import mixed
 from inference_workers.models.quantize import Format, plan
+from inference_workers.models.report import silent
 
 REFERENCE = "float32"
 STORED = "as stored"
@@ -120,13 +125,32 @@ def _packed(
         name: replace(header, dtype="F32", kind="")
         for name, header in find_weights(folder).tensors.items()
     }
+    plans = plan(headers, target, manifest.vocab_size)
     result = dict(dense)
-    for item in plan(headers, target, manifest.vocab_size):
-        values = result[item.name]
-        if item.bits and isinstance(values, torch.Tensor):
-            kind, data = quantized(values.numpy(), item.bits)
+    for item in plans:
+        if item.bits:
+            kind, data = quantized(_values(dense[item.name]), 8)
             result[item.name] = Packed(kind, torch.from_numpy(data), *item.header.shape)
-    return result
+    few = [item.name for item in plans if item.bits == 4]
+    if not few:
+        return result
+    config = library_config(folder, manifest.id)
+    with TemporaryDirectory() as spare:
+        found = mixed(
+            lambda weights: registry.build(config, weights, dtype=torch.float32),
+            result,
+            few,
+            lambda name: _values(dense[name]),
+            (load_tokenizer(folder), manifest),
+            Path(spare),
+            silent(),
+        )
+    return result | found.matrices
+
+
+def _values(matrix: Matrix) -> Floats:
+    assert isinstance(matrix, torch.Tensor)
+    return matrix.numpy()
 
 
 def _line(row: QualityRow) -> str:

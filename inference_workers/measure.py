@@ -33,12 +33,14 @@ SHARE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``bytes`` on the disk; ``memory`` in bytes, of weights and what reading them took, loaded and
+    """``bits`` of a projection's weight on average, where a lighter version says so; ``bytes`` on
+    the disk; ``memory`` in bytes, of weights and what reading them took, loaded and
     used; ``speed`` in tokens a second by batch, prefill left out; ``perplexity`` by language, over
     ``tokens`` tokens of each."""
 
     digest: str
     format: str
+    bits: float | None
     bytes: int
     memory: int
     speed: dict[str, float]
@@ -91,7 +93,14 @@ def measure(path: Path, progress: Report, *, windows: int = WINDOWS, threads: in
     memory = max(resident() - before, 0)
     perplexity, tokens = _texts(model, path, manifest, windows, progress.part(SHARE, 1.0))
     return Measured(
-        manifest.digest, manifest.format, manifest.bytes, memory, speed, perplexity, tokens
+        digest=manifest.digest,
+        format=manifest.format,
+        bits=manifest.bits,
+        bytes=manifest.bytes,
+        memory=memory,
+        speed=speed,
+        perplexity=perplexity,
+        tokens=tokens,
     )
 
 

@@ -125,6 +125,15 @@ class Linear:
             return result
         return F.linear(x, self._weight, self._bias)
 
+    @property
+    def packed(self) -> tuple[Packed, ...]:
+        """Its matrices, where they are multiplied as they are packed."""
+        return () if self._packed is None else self._packed.weights
+
+    def with_weights(self, weights: Sequence[Matrix]) -> Linear:
+        """The same projection by other matrices."""
+        return Linear(weights, self._bias)
+
     @classmethod
     def fused(cls, weights: Sequence[Matrix], biases: Sequence[Tensor] | None = None) -> Linear:
         """Several projections of one input as a single product; outputs in the order given."""

@@ -32,7 +32,8 @@ class Manifest(BaseModel):
 
     ``commit`` is the hub's exact commit, or ``None`` where there is none. ``digest`` names weights,
     config and tokenizer (see ``digest_of``). ``format`` is how most parameters are stored, or of a
-    lighter version (``quantized_from``) how its layers' are.
+    lighter version (``quantized_from``) how its layers' are: ``int4`` is 4 bits where they are
+    enough, 5 or 8 where not, ``bits`` a weight of its projections on average, scales included.
     ``family`` is the layer module's name; ``bytes`` the size of all files that the digest covers;
     ``prepared_at`` a UNIX time in seconds. An encoder (``kind`` embedding) makes vectors of
     ``dimensions`` numbers, of texts of up to ``context_length`` tokens.
@@ -58,6 +59,7 @@ class Manifest(BaseModel):
     bytes: int = Field(ge=0)
     prepared_at: float
     quantized_from: Origin | None = None
+    bits: float | None = None
 
 
 def read_manifest(folder: Path) -> Manifest:

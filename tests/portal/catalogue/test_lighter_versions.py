@@ -70,7 +70,7 @@ def made(origin: CatalogueModel, name: str = "parrot-int4") -> CatalogueModel:
         state=State.READY,
         digest=digest,
         bytes=200_000_000,
-        figures=FIGURES | {"digest": digest, "perplexity": perplexity},
+        figures=FIGURES | {"digest": digest, "perplexity": perplexity, "bits": 5.32},
     )
     return get(name)
 
@@ -226,7 +226,8 @@ class TestThePage:
         made(origin)
         client.force_login(member)
         page = client.get("/models/").content.decode()
-        for words in ("parrot-int4", "190.7\xa0MB", "-60 %", "+2.50 %", "30 tokens/s", "Made from"):
+        shown = ("parrot-int4", "190.7\xa0MB", "-60 %", "+2.50 %", "30 tokens/s", "Made from")
+        for words in (*shown, "5.3 bits a weight in its layers"):
             assert words in page, words
         assert "Make a lighter version" not in page
         client.force_login(operator)

@@ -102,9 +102,12 @@ class Command(BaseCommand):
                 progress=lambda done, text: bar.update(task, completed=done, description=text),
             )
         speed, change = model.figures["speed"], model.perplexity_change
+        bits = model.figures.get("bits")
         self.stdout.write(
             f"{model.id} is ready: {model.bytes / 1e6:.0f} MB on the disk "
-            f"({model.size_change:+.0f} %), {model.figures['memory'] / 1e6:.0f} MB of memory, "
+            f"({model.size_change:+.0f} %)"
+            + (f", {bits} bits a weight in its layers" if bits else "")
+            + f", {model.figures['memory'] / 1e6:.0f} MB of memory, "
             + ", ".join(f"{rate} tokens/s at batch {batch}" for batch, rate in speed.items())
             + "; perplexity "
             + ", ".join(f"{name} {value:+.2f} %" for name, value in change.items())
