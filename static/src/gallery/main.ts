@@ -5,7 +5,7 @@ import "../site/main";
 import { BlocksView } from "../blocks/view";
 import { find, fromTemplate, readJson, setText, show } from "../site/dom";
 import { request, RequestFailed } from "../site/http";
-import { number, plural, t } from "../site/strings";
+import { failure, number, plural, t } from "../site/strings";
 import { openStream } from "../stream/browser";
 import { isTerminal, type Notice } from "../stream/protocol";
 
@@ -124,7 +124,7 @@ function followText({ jobs, run: { url } }: Started): void {
         view.finish();
         finish();
         setText(part("status"), plural("tokens", tokens));
-        if (event.type === "failed") refuse(new Error(event.message));
+        if (event.type === "failed") refuse(new Error(failure(event)));
       },
       error: () => void showResult(url),
     });

@@ -3,7 +3,7 @@
 import { find, fromTemplate, setText, show } from "../site/dom";
 import { RequestFailed } from "../site/http";
 import { closeSheet } from "../site/sheets";
-import { t } from "../site/strings";
+import { failure, t } from "../site/strings";
 import { toast } from "../site/toast";
 import type { ConnectionState, StreamClient } from "../stream/client";
 import { isTerminal, type JobEvent } from "../stream/protocol";
@@ -198,7 +198,7 @@ export class App {
   private announce(event: JobEvent): void {
     if (event.type === "delta") this.announcer.write(event.text ?? "");
     else if (event.type === "finished") this.announcer.say(t("answer_done"));
-    else if (event.type === "failed") this.announcer.say(event.message);
+    else if (event.type === "failed") this.announcer.say(failure(event));
   }
 
   private ended(turn: Turn): void {

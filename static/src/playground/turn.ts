@@ -3,7 +3,7 @@
 import { BlocksView, renderInto } from "../blocks/view";
 import { find, fromTemplate, setText, show } from "../site/dom";
 import { RequestFailed } from "../site/http";
-import { number, plural, t } from "../site/strings";
+import { failure, number, plural, t } from "../site/strings";
 import type { JobEvent, Notice } from "../stream/protocol";
 import { PlainView } from "./plain";
 import { Counter } from "./stats";
@@ -117,7 +117,7 @@ export class Turn {
       case "failed":
         this.showStats(this.counter.stats(event.usage));
         this.end("failed");
-        this.complain(event.message || event.code);
+        this.complain(failure(event));
     }
   }
 

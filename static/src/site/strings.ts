@@ -21,6 +21,14 @@ export function t(key: string, values: Values = {}): string {
 
 export const language = (): string => document.documentElement.lang || "en";
 
+/** Why a job failed: what its worker says, or in another language than its the sentence for its code. */
+export function failure(event: { code: string; message: string }): string {
+  const key = `failed.${event.code}`;
+  const sentence = t(key);
+  const said = event.message || event.code;
+  return language().startsWith("en") || sentence === key ? said : sentence;
+}
+
 /** The plural form of `key` that `n` takes, with `n` written as the language writes numbers. */
 export function plural(key: string, n: number): string {
   const form = new Intl.PluralRules(language()).select(n) === "one" ? "one" : "other";
