@@ -16,11 +16,22 @@ from portal.jobs.models import Job
 
 Step = Piece | Usage | reader.Notice
 
-FAILED_STATUS = {"worker_lost": 503, "model_unavailable": 503, "deadline": 504}
+FAILED_STATUS = {
+    "worker_lost": 503,
+    "model_changed": 503,
+    "model_unavailable": 503,
+    "out_of_memory": 503,
+    "deadline_exceeded": 504,
+}
 """Statuses of a job that failed; a code that is not here, and not the caller's fault, is a 500."""
 GUIDE_CODES = frozenset({"guide_unsupported", "guide_too_complex", "invalid_guide"})
 """What a worker says of a guide that it can't follow."""
-CALLERS_FAULT = GUIDE_CODES | {"invalid_request", "context_length_exceeded", "too_large"}
+CALLERS_FAULT = GUIDE_CODES | {
+    "invalid_request",
+    "context_length_exceeded",
+    "cache_too_small",
+    "too_large",
+}
 
 
 @dataclass(frozen=True, slots=True)

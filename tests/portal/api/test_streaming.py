@@ -12,7 +12,7 @@ from inference_workers.contract import AnyEvent, Delta, Entry, Failed, Finished,
 from portal.api import streaming
 from portal.api.answers import CompletionForm
 from portal.api.attachment import Attachment
-from portal.api.following import Followed
+from portal.api.following import Followed, failure
 from portal.jobs import reader
 from portal.jobs.models import Job
 
@@ -81,3 +81,22 @@ async def test_a_job_that_fails_in_mid_stream_ends_it_with_an_error(
     error = json.loads(frames[2][6:])["error"]
     assert (error["code"], error["type"]) == ("worker_lost", "server_error")
     assert len(frames) == 3, "no [DONE] after an error"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("invalid_request", 400),
+        ("context_length_exceeded", 400),
+        ("cache_too_small", 400),
+        ("guide_too_complex", 400),
+        ("model_changed", 503),
+        ("out_of_memory", 503),
+        ("worker_lost", 503),
+        ("deadline_exceeded", 504),
+        ("not_finite", 500),
+    ],
+)
+def test_a_failure_has_the_status_of_whose_fault_it_is(code: str, status: int) -> None:
+    error = failure(Failed(code=code, message="What to do."))
+    assert (error.status, error.code, error.message) == (status, code, "What to do.")
