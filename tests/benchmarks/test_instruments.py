@@ -65,11 +65,13 @@ def test_decoding_is_timed_without_the_prompts(
 def test_an_arriving_prompt_shows_in_the_gaps_of_all_that_decode(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slowed(served, monkeypatch, 0.005)
-    found = served.arrival([[5, 6, 7]] * 3, list(range(5, 50)) * 2, 12)
+    steps = slowed(served, monkeypatch, 0.005)
+    prompt = list(range(5, 50)) * 2
+    found = served.arrival([[5, 6, 7]] * 3, prompt, 12)
     assert len(found["gaps"]) >= 3 * 12
     assert len(found["usual"]) >= 3 * 11
-    assert sum(gap > 0.4 for gap in found["gaps"]) == 3  # one step, felt by each stream
+    assert sum(rows > 3 for rows in steps[1:]) < 5, "the prompt is computed in a few steps"
+    assert sum(found["gaps"]) >= 3 * len(prompt) * 0.005  # felt by each stream
     assert max(found["usual"]) < 0.4
     assert found["first"] > 0.4
     assert not served._engine.busy
