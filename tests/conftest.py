@@ -19,7 +19,7 @@ import pytest
 from django.conf import settings
 
 from tests import environment
-from tests.running import encoder, running  # noqa: F401  (fixtures)
+from tests.running import encoder, llama, running  # noqa: F401  (fixtures)
 
 environment.prepare()
 if not settings.DJANGO_VITE["default"]["manifest_path"].exists():  # pages without a front-end build

@@ -4,7 +4,8 @@
         key = running.make_key("me@example.org")
         httpx2.get(running.url + "/v1/models", headers={"Authorization": f"Bearer {key}"})
 
-The model is ``echo``, which needs no torch; ``add_encoder`` adds a small random one for embeddings.
+The model is ``echo``, which needs no torch; ``add_encoder`` adds a small random one for embeddings,
+``add_llama`` one that can be held to a schema.
 Each process has its own log in ``running.logs``, ends with the test process (PDEATHSIG) and is
 stopped by its pid. ``running.start("portal")`` and ``running.stop("portal")`` act on one of
 ``portal``, ``worker`` and ``tasks``.
@@ -36,6 +37,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MODEL = "echo"
 ENCODER = "all-minilm-l6-v2"
 """What the small encoder is called, so that examples work as they stand."""
+LLAMA = "small-llama"
 PASSWORD = "correct horse battery staple"
 STARTS_WITHIN = 60.0
 
@@ -57,6 +59,11 @@ _SMALL_ENCODER = """
 from pathlib import Path
 from tests.small_encoder import prepared_bert
 prepared_bert(Path("{folder}"), "{model}")
+"""
+_SMALL_LLAMA = """
+from pathlib import Path
+from tests.faults.small_model import small_llama
+small_llama(Path("{folder}"), "{model}")
 """
 _KEY = """
 from portal.accounts.models import User
@@ -123,11 +130,18 @@ class Running:
 
     def add_encoder(self) -> str:
         """Start a worker for a small random BERT; its model's id. Jobs wait for it."""
-        folder = Path(self.environment["DATA"], "models", ENCODER)
-        self.run("-c", _SMALL_ENCODER.format(folder=folder, model=ENCODER))
-        self.python(_CATALOGUE_ROW.format(model=ENCODER, name="Small"))
-        self.start("encoder")
-        return ENCODER
+        return self._add("encoder", ENCODER, _SMALL_ENCODER)
+
+    def add_llama(self) -> str:
+        """The same for a small random LLaMA in the real engine."""
+        return self._add("llama", LLAMA, _SMALL_LLAMA)
+
+    def _add(self, process: str, model: str, prepare: str) -> str:
+        folder = Path(self.environment["DATA"], "models", model)
+        self.run("-c", prepare.format(folder=folder, model=model))
+        self.python(_CATALOGUE_ROW.format(model=model, name="Small"))
+        self.start(process)
+        return model
 
     def __exit__(
         self,
@@ -155,6 +169,7 @@ class Running:
         return {
             "worker": worker(MODEL, "w1"),
             "encoder": worker(ENCODER, "e1"),
+            "llama": worker(LLAMA, "l1"),
             "tasks": ["manage.py", "tasks"],
             "portal": ["-m", "portal.serve", "-p", str(self.port), "portal.asgi:application"],
         }[name]
@@ -255,3 +270,9 @@ def running() -> Iterator[Running]:
 def encoder(running: Running) -> str:
     """The id of an encoder on the session's system."""
     return running.add_encoder()
+
+
+@pytest.fixture(scope="session")
+def llama(running: Running) -> str:
+    """A small random LLaMA's id, of a worker in ``running``."""
+    return running.add_llama()
