@@ -17,6 +17,7 @@ from typing import Any
 import autobahn.util
 from autobahn.exception import Disconnected
 from daphne.cli import CommandLineInterface
+from daphne.http_protocol import WebRequest
 from daphne.server import Server
 
 # Autobahn colours its messages for debugging before it asks whether anybody wants them, which takes
@@ -47,8 +48,36 @@ class PatientServer(Server):  # type: ignore[misc]
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         if message["type"] == "http.response.body":
             await _await_room(protocol, more=message.get("more_body", False))
-        with suppress(Disconnected):  # the reader has just left, and daphne hasn't heard of it yet
-            await super().handle_reply(protocol, message)
+        transport = _transport(protocol)
+        if transport is None:
+            return
+        transport.startWriting = _wait  # see _send
+        try:
+            with suppress(Disconnected):  # the reader has just left, and daphne hasn't heard yet
+                await super().handle_reply(protocol, message)
+        finally:
+            del transport.startWriting
+            _send(transport)
+
+
+def _transport(protocol: Any) -> Any:
+    """The connection of a request or a socket; ``None`` when it has gone."""
+    owner = protocol.channel if isinstance(protocol, WebRequest) else protocol
+    return owner and owner.transport
+
+
+def _wait() -> None:
+    """In the place of a connection's ``startWriting`` while something is written to it."""
+
+
+def _send(transport: Any) -> None:
+    """What was just written, now. Twisted would first ask the loop whether the socket takes it, a
+    whole turn and two system calls for a token's few bytes. What the socket doesn't take is sent
+    when it does, and whatever else becomes of the connection is twisted's to see as well."""
+    if transport.connected and not transport.disconnecting:
+        transport.doWrite()
+    if transport.dataBuffer or transport.disconnecting:
+        transport.startWriting()
 
 
 async def _await_room(protocol: Any, *, more: bool) -> None:

@@ -1,4 +1,7 @@
-"""An application with an answer that has no end, and one that says how much of it was made."""
+"""An application with an answer that has no end, and one that says how much of it was made.
+
+That one also says how often the server ``asked`` the loop whether a socket takes what is written.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,19 @@ import asyncio
 import json
 from typing import Any
 
+from twisted.internet import reactor
+
 PART = b"x" * 10_000
-made = {"bytes": 0, "open": 0}
+made = {"bytes": 0, "open": 0, "asked": 0}
+_ask: Any = reactor.addWriter  # type: ignore[attr-defined]
+
+
+def _counted(writer: Any) -> None:
+    made["asked"] += 1
+    _ask(writer)
+
+
+reactor.addWriter = _counted  # type: ignore[attr-defined]
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -18,6 +32,7 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     elif scope["path"] == "/parts":
         for part in (b"a", b"b", b"c"):
             await send({"type": "http.response.body", "body": part, "more_body": True})
+            await asyncio.sleep(0.01)
         await send({"type": "http.response.body"})
     else:
         await send({"type": "http.response.body", "body": json.dumps(made).encode()})

@@ -81,3 +81,11 @@ def test_short_and_streamed_answers_end(url: str) -> None:
         for _ in range(3):
             assert client.get(f"{url}/made").status_code == 200
             assert client.get(f"{url}/parts").text == "abc"
+
+
+def test_what_a_socket_takes_is_sent_without_asking(url: str) -> None:
+    before = made(url)["asked"]
+    for _ in range(20):
+        assert httpx2.get(f"{url}/parts").text == "abc"
+    # At most where a connection ends, of which there are 20; for none of the 60 parts.
+    assert made(url)["asked"] - before <= 20
