@@ -15,6 +15,8 @@ from inference_workers.queue import JobLog
 LEVEL = 6
 PIECE = 1 << 16
 """Bytes that are unpacked at a time."""
+CHUNK = 1 << 13
+"""Bytes that are given to be unpacked: what isn't needed yet of them is copied."""
 
 
 def pack(entries: Sequence[Entry]) -> bytes:
@@ -31,22 +33,30 @@ def unpack(blob: bytes | memoryview | None, after: int = 0) -> Iterator[Entry]:
     slow reader may be at for minutes, no more than a piece is unpacked and one entry parsed."""
     if not blob:
         return
-    for line, seq in zip(_lines(bytes(blob)), count(1), strict=False):
+    for line, seq in zip(_lines(memoryview(blob)), count(1), strict=False):
         if seq > after:
             epoch, at, event = line.split(b" ", 2)
             yield Entry(seq=seq, epoch=int(epoch), at=float(at), text=event.decode())
 
 
-def _lines(blob: bytes) -> Iterator[bytes]:
-    unpacking, begun = zlib.decompressobj(), b""
-    while not unpacking.eof:
-        piece = unpacking.decompress(blob, PIECE)
-        blob = unpacking.unconsumed_tail
-        if not (piece or blob):
-            raise zlib.error("a log in the database breaks off")
+def _lines(blob: memoryview) -> Iterator[bytes]:
+    begun = b""
+    for piece in _pieces(blob):
         *lines, begun = (begun + piece).split(b"\n")
         yield from lines
     yield begun
+
+
+def _pieces(blob: memoryview) -> Iterator[bytes]:
+    unpacking = zlib.decompressobj()
+    for start in range(0, len(blob), CHUNK):
+        chunk = bytes(blob[start : start + CHUNK])
+        while chunk:
+            yield unpacking.decompress(chunk, PIECE)
+            chunk = unpacking.unconsumed_tail
+    yield unpacking.flush()
+    if not unpacking.eof:
+        raise zlib.error("a log in the database breaks off")
 
 
 def whole(log: JobLog, job_id: str) -> Iterator[Entry]:

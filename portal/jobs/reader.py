@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import structlog
 from django.db import DatabaseError
@@ -189,10 +190,35 @@ async def _notice(job: Job, state: JobState) -> Notice | None:
 @in_thread
 def _recorded(pk: uuid.UUID, after: int) -> Iterator[Entry] | None:
     """The rest of a recorded log; ``None`` while the job is open. A deleted job has none."""
-    row = Job.objects.filter(pk=pk).values_list("state", "log", "dropped_at").first()
+    row = Job.objects.filter(pk=pk).values_list("state", "dropped_at").first()
     if row is None:
         return iter(())
-    state, blob, dropped_at = row
+    state, dropped_at = row
     if dropped_at is not None:
         return iter((retention.gone(after, dropped_at),))
-    return None if state == Job.State.OPEN else archive.unpack(blob, after)
+    return None if state == Job.State.OPEN else _unpacked(_log_of(pk), after)
+
+
+class _Log:
+    """A recorded log as it is kept: one for all who read it, however many and slow they are."""
+
+    __slots__ = ("__weakref__", "blob")
+
+    def __init__(self, blob: bytes | memoryview | None) -> None:
+        self.blob = blob
+
+
+_logs: WeakValueDictionary[uuid.UUID, _Log] = WeakValueDictionary()
+
+
+def _log_of(pk: uuid.UUID) -> _Log:
+    found = _logs.get(pk)
+    if found is None:
+        blob = Job.objects.filter(pk=pk).values_list("log", flat=True).first()
+        found = _logs[pk] = _Log(blob)
+    return found
+
+
+def _unpacked(log: _Log, after: int) -> Iterator[Entry]:
+    """Holds the log while it is read, so that others find it."""
+    yield from archive.unpack(log.blob, after)
