@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tracemalloc
 import zlib
 from itertools import islice
@@ -45,6 +46,30 @@ def test_a_reader_at_the_beginning_of_a_long_log_holds_little_of_it() -> None:
         tracemalloc.stop()
     assert held < 1 << 20
     assert next(entries).seq == 33
+
+
+def test_readers_of_a_log_that_hardly_packs_hold_little_beside_it() -> None:
+    draw = random.Random(1)
+    events = [
+        Delta(
+            first=n,
+            token_ids=(1,),
+            logprobs=(
+                TokenLogprob(token_id=1, logprob=-draw.random(), top=((2, -draw.random()),)),
+            ),
+        )
+        for n in range(20_000)
+    ]
+    blob = archive.pack([Entry(seq=n, epoch=1, event=e) for n, e in enumerate(events, start=1)])
+    assert len(blob) > 1 << 19
+    tracemalloc.start()
+    try:
+        readers = [archive.unpack(blob) for _ in range(20)]
+        assert [next(entries).seq for entries in readers] == [1] * 20
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 20 * 200_000
 
 
 def test_a_log_that_breaks_off_is_said_so() -> None:
