@@ -20,6 +20,8 @@ from benchmarks.weights import Files
 
 DRIVER = Path(__file__).with_name("driver.py")
 NAMES = ("transformers", "transformers-cb", "llamacpp", "vllm")
+FIRST_WITHIN = 60.0
+"""Seconds for the first four tokens of a prompt: what needs more is no peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def started(peers: list[Peer], most: int) -> Iterator[Found]:
             try:
                 process = stack.enter_context(peer.process(most))
                 # Loading says little: what it lacks shows when it computes.
-                process.ask("prefill", prompt=[2, 3, 4, 5])
+                process.ask("prefill", prompt=[2, 3, 4, 5], within=FIRST_WITHIN)
             except SideError as error:
                 found.left_out[f"{peer.name} {peer.dtype}"] = str(error)
                 continue
