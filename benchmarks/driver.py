@@ -162,25 +162,38 @@ class TransformersContinuous(Side):
 
 
 class Vllm(Side):
-    """vLLM's engine in its CPU build, without reuse of prefixes between rounds."""
+    """vLLM's engine in its CPU build, without reuse of prefixes between rounds. It runs in this
+    process and on every core: its scheduler's own process would spin on one and keep it from the
+    model, which is half of a small machine."""
 
     def __init__(self, model: str, dtype: str, most: int) -> None:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         import vllm
 
         self.vllm, self.version, self.weights = vllm, vllm.__version__, dtype
         self.model = vllm.LLM(
             model, dtype=dtype, max_model_len=2048, max_num_seqs=most, enforce_eager=True,
-            enable_prefix_caching=False, skip_tokenizer_init=True,
+            enable_prefix_caching=False, skip_tokenizer_init=True, disable_log_stats=False,
         )  # fmt: skip
 
-    def generate(self, prompts: Prompts, tokens: int) -> None:
+    def _run(self, prompts: Prompts, tokens: int) -> list[Any]:
+        """What it noted of each request."""
         sampling = self.vllm.SamplingParams(
             temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False
         )
         given = [{"prompt_token_ids": ids} for ids in prompts]
-        self.model.generate(given, sampling, use_tqdm=False)
+        return [out.metrics for out in self.model.generate(given, sampling, use_tqdm=False)]
+
+    def generate(self, prompts: Prompts, tokens: int) -> None:
+        self._run(prompts, tokens)
+
+    def decode(self, prompts: Prompts, tokens: int) -> float:
+        noted = self._run(prompts, tokens + 1)
+        began = max(request.first_token_ts for request in noted)
+        return float(max(request.last_token_ts for request in noted) - began)
 
 
 class LlamaCpp(Side):

@@ -36,7 +36,12 @@ class Peer:
     def process(self, most: int) -> Process:
         command = [self.python, DRIVER, self.name, self.model, "--dtype", self.dtype]
         named = f"{self.name} {self.dtype}"
-        return Process(named, [*map(str, command), "--most", str(most)], _clean())
+        environment = _clean()
+        openmp = self.python.parent.parent / "lib" / "libiomp5.so"
+        if self.name == "vllm" and openmp.exists():
+            # As its documentation advises; threads that wait give their core back soon.
+            environment |= {"LD_PRELOAD": str(openmp), "KMP_BLOCKTIME": "1"}
+        return Process(named, [*map(str, command), "--most", str(most)], environment)
 
 
 @dataclass(slots=True)

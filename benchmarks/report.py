@@ -25,9 +25,9 @@ _HOW = """\
 
 ```
 make run                # once: prepares the default model
-make bench              # about 45 minutes on two cores; QUICK=1 takes a few, for trying
+make bench              # about 35 minutes on two cores; QUICK=1 takes a few, for trying
 make bench PEERS=DIR    # DIR/llamacpp, DIR/vllm, DIR/transformers, DIR/transformers-cb: a virtual
-                        # environment each, with the peer installed; about 20 minutes more
+                        # environment each, with the peer installed; about 15 minutes more
 
 python -m benchmarks --peers DIR --only engine --batches 16 --rounds 1    # one row, once
 ```
