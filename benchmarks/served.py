@@ -106,8 +106,8 @@ class Served(driver.Side):
 
     def shared(self, instruction: int, requests: int) -> Any:
         """First tokens of requests with an instruction of so many tokens, of which each is new:
-        ``cold`` (seconds), and again by another request: ``warm``; ``hits`` of ``lookups`` are of
-        the latter."""
+        ``cold`` (seconds), and again by another request: ``warm``, of whose ``lookups`` tokens
+        ``hits`` were found."""
         found: dict[str, Any] = {"cold": [], "warm": [], "hits": 0, "lookups": 0}
         self._first(self._random(instruction + TAIL))
         for _ in range(requests):

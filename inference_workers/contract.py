@@ -87,7 +87,8 @@ class Job(Message):
 
     ``model`` is the catalogue id, ``model_digest`` names the exact weights and ``format`` how they
     are stored; ``prefixes`` are ``(salt, length)`` pairs that partition ``input_ids`` from its
-    start for the prefix cache. ``deadline`` is a UNIX time or ``None``. ``epoch`` counts claims,
+    start for the prefix cache; the first ``pinned`` tokens stay there when others must go.
+    ``deadline`` is a UNIX time or ``None``. ``epoch`` counts claims,
     from 1. With ``lengths`` it is a job for an encoder: ``input_ids`` holds that many texts, one
     after another, each of so many tokens.
     """
@@ -102,6 +103,7 @@ class Job(Message):
     input_ids: tuple[int, ...]
     lengths: tuple[int, ...] = ()
     prefixes: tuple[tuple[str, int], ...] = ()
+    pinned: int = 0
     sampling: Sampling
     seed: int = Field(ge=0, lt=2**63)
     deadline: float | None = None

@@ -133,6 +133,7 @@ class TorchEngine:
                 tokens=[*job.input_ids, *stream.tokens],
                 prompt=len(job.input_ids),
                 salts=job.prefixes,
+                pinned=job.pinned,
                 own=f"job:{job.id}",
                 leader=leader,
                 scored=0 if scoring and leader is None else None,

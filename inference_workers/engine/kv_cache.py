@@ -1,8 +1,10 @@
 """Which block belongs to whom. No torch: the tensors are the runner's.
 
 Blocks are counted, not owned: a block whose content is known by its hash may serve several requests
-and outlives the last of them until its place is needed (vLLM's automatic prefix caching). Block 0
-is never given out: it is what padding points to.
+and outlives the last of them until its place is needed (vLLM's automatic prefix caching). Pinned
+blocks, those of an app's own instructions, keep their place: a part of all blocks at the most, and
+only until a request that runs alone would not fit beside them. Block 0 is never given out: it is
+what padding points to.
 """
 
 from __future__ import annotations
@@ -14,9 +16,15 @@ from collections.abc import Iterable, Sequence
 
 from inference_workers.engine.request import Request
 
+PINNED_SHARE = 4
+"""Of so many blocks one may lie there pinned while nobody uses it."""
+
 
 class BlockCache:
-    """Accounting of ``blocks`` blocks of ``block_size`` tokens, numbered from 1."""
+    """Accounting of ``blocks`` blocks of ``block_size`` tokens, numbered from 1.
+
+    ``hits`` of ``lookups`` prompt tokens were found.
+    """
 
     def __init__(
         self, blocks: int, block_size: int, *, digest: str = "", reuse: bool = True
@@ -28,6 +36,8 @@ class BlockCache:
         self.lookups = 0
         self._root = hashlib.sha256(digest.encode()).digest()
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, blocks + 1))
+        self._pins: set[int] = set()
+        self._pinned: OrderedDict[int, None] = OrderedDict()
         self._users: dict[int, int] = {}
         self._hash_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
@@ -35,12 +45,17 @@ class BlockCache:
 
     @property
     def free(self) -> int:
-        """Blocks that can be given out now, remembered ones included."""
+        """Blocks that can be given out now: remembered ones too, pinned ones not."""
         return len(self._free)
 
     @property
     def used(self) -> int:
-        return self.blocks - len(self._free)
+        return len(self._users)
+
+    @property
+    def pinned(self) -> int:
+        """Pinned blocks that nobody uses now."""
+        return len(self._pinned)
 
     def needed(self, tokens: int) -> int:
         """Blocks that hold ``tokens`` tokens."""
@@ -65,11 +80,16 @@ class BlockCache:
             self._users[block] -= 1
             if not self._users[block]:
                 del self._users[block]
-                self._free[block] = None
-                if block not in self._hash_of:
-                    self._free.move_to_end(block, last=False)
+                self._leave(block)
         request.blocks.clear()
         request.computed = 0
+
+    def unpin(self) -> bool:
+        """Let all pinned blocks that nobody uses be given out; ``False``: there are none."""
+        found = bool(self._pinned)
+        while self._pinned:
+            self._unpin_oldest()
+        return found
 
     def take_fresh(self) -> list[int]:
         """Blocks given out since the last call that are still in use: to be cleared before use."""
@@ -90,16 +110,18 @@ class BlockCache:
 
     def adopt(self, request: Request, blocks: Sequence[int]) -> None:
         """Start a request that has no blocks on known ones."""
-        for block in blocks:
+        for index, block in enumerate(blocks):
             self._free.pop(block, None)
+            self._pinned.pop(block, None)
+            self._pin(request, index, block)
             self._users[block] = self._users.get(block, 0) + 1
         request.blocks = list(blocks)
         request.computed = request.reused = len(blocks) * self.block_size
 
-    def count(self, blocks: Sequence[int]) -> None:
-        """Count one look-up that found ``blocks``, for the operators' page."""
-        self.lookups += 1
-        self.hits += bool(blocks)
+    def count(self, request: Request) -> None:
+        """Count an admitted request's prompt tokens, and those that were found."""
+        self.lookups += request.prompt
+        self.hits += min(request.computed, request.prompt)
 
     def discard(self, request: Request) -> None:
         """Release, and forget what the blocks hold: the request went wrong, they may be spoilt."""
@@ -121,6 +143,7 @@ class BlockCache:
             if hash_ not in self._block_of and block not in self._hash_of:
                 self._block_of[hash_] = block
                 self._hash_of[block] = hash_
+                self._pin(request, index, block)
 
     def check(self, requests: Iterable[Request]) -> None:
         """Raise ``AssertionError`` unless every block is accounted for; for tests."""
@@ -131,11 +154,36 @@ class BlockCache:
             for block in request.blocks:
                 users[block] = users.get(block, 0) + 1
         assert users == self._users, "users are miscounted"
-        assert not users.keys() & self._free.keys(), "a block both free and used"
-        assert len(users) + len(self._free) == self.blocks, "a block is lost"
+        idle = {*self._free, *self._pinned}
+        assert not users.keys() & idle, "a block both free and used"
+        assert len(idle) == len(self._free) + len(self._pinned), "a block both free and pinned"
+        assert len(users) + len(idle) == self.blocks, "a block is lost"
+        assert self._pinned.keys() <= self._pins <= self._hash_of.keys(), "an unknown block pinned"
+        assert len(self._pinned) <= self.blocks // PINNED_SHARE, "too much is pinned"
         assert {b: h for h, b in self._block_of.items()} == self._hash_of, "hashes disagree"
 
+    def _leave(self, block: int) -> None:
+        """Put a block where it belongs now that nobody uses it."""
+        if block in self._pins:
+            self._pinned[block] = None
+            while len(self._pinned) > self.blocks // PINNED_SHARE:
+                self._unpin_oldest()
+            return
+        self._free[block] = None
+        if block not in self._hash_of:
+            self._free.move_to_end(block, last=False)
+
+    def _pin(self, request: Request, index: int, block: int) -> None:
+        if (index + 1) * self.block_size <= request.pinned:
+            self._pins.add(block)
+
+    def _unpin_oldest(self) -> None:
+        block, _ = self._pinned.popitem(last=False)
+        self._pins.discard(block)
+        self._free[block] = None
+
     def _forget(self, block: int) -> None:
+        self._pins.discard(block)
         hash_ = self._hash_of.pop(block, None)
         if hash_ is not None:
             del self._block_of[hash_]

@@ -18,7 +18,8 @@ class Request:
     ``len(tokens)``, and each time it has, one token is sampled.
 
     ``salts`` are ``(salt, length)`` pairs from the first token on, for the prefix cache; ``own`` is
-    the salt of everything after them. ``hashes`` are those of the full blocks known so far.
+    the salt of everything after them; ``pinned`` tokens from the first on are to stay cached.
+    ``hashes`` are those of the full blocks known so far.
     ``scored`` counts prompt tokens whose log-probabilities are known, ``None`` when not asked.
     """
 
@@ -28,6 +29,7 @@ class Request:
     prompt: int
     salts: tuple[tuple[str, int], ...] = ()
     own: str = ""
+    pinned: int = 0
     arrival: int = 0
     leader: Request | None = None
     scored: int | None = None

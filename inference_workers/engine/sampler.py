@@ -54,6 +54,10 @@ class Row:
     @property
     def edits(self) -> bool:
         """Whether the logits are changed before the choice."""
+        return self.mask is not None or self._shifts
+
+    @property
+    def _shifts(self) -> bool:
         s = self.sampling
         return bool(
             s.repetition_penalty != 1
@@ -61,13 +65,20 @@ class Row:
             or s.frequency_penalty
             or s.logit_bias
             or self.index < s.min_tokens
-            or self.mask is not None
         )
 
     @property
     def plain(self) -> bool:
-        """Whether the largest logit is all that matters."""
-        return not self.sampling.temperature and self.sampling.logprobs is None and not self.edits
+        """Whether the largest logit is all that matters, if the guide allows its token."""
+        s = self.sampling
+        return not s.temperature and s.logprobs is None and not self._shifts
+
+    def allows(self, token: int | None) -> bool:
+        """Whether the guide, if there is one, leaves ``token`` as it is; so it does with none."""
+        if self.mask is None or token is None:
+            return True
+        word = token >> 5
+        return word < len(self.mask) and bool(int(self.mask[word]) >> (token & 31) & 1)
 
 
 @dataclass(slots=True)
@@ -80,29 +91,24 @@ class Choice:
 
 def sample(model: CausalModel, states: Tensor, rows: Sequence[Row]) -> list[Choice]:
     """The next token of each row of ``states``; a row that is not finite gives none."""
-    if all(row.plain for row in rows):
-        return _greedy(model, states)
-    chosen: dict[int, Choice] = {}
     plain = [i for i, row in enumerate(rows) if row.plain]
-    other = [i for i, row in enumerate(rows) if not row.plain]
-    shared = model.logits(states) if len(rows) <= SHARED else None
+    shared = model.logits(states) if len(plain) < len(rows) <= SHARED else None
+    chosen: dict[int, Choice] = {}
     if plain:
-        index = torch.tensor(plain, device=states.device)
-        picked = _greedy(model, states[index]) if shared is None else _picked(*greedy(shared))
-        chosen.update(
-            zip(plain, picked if shared is None else [picked[i] for i in plain], strict=True)
-        )
+        if shared is not None:
+            every = _picked(*greedy(shared))
+            picked = [every[i] for i in plain]
+        else:
+            picked = _picked(*model.greedy(states if len(plain) == len(rows) else states[plain]))
+        # The largest logit is the largest allowed one too, or its row, seldom, needs all of them.
+        found = zip(plain, picked, strict=True)
+        chosen.update((i, choice) for i, choice in found if rows[i].allows(choice.token))
+    other = [i for i in range(len(rows)) if i not in chosen]
     for start in range(0, len(other), ROWS):
         part = other[start : start + ROWS]
-        index = torch.tensor(part, device=states.device)
-        logits = model.logits(states[index]) if shared is None else shared[index]
-        found = choose(logits.float(), [rows[i] for i in part])
-        chosen.update(zip(part, found, strict=True))
+        logits = model.logits(states[part]) if shared is None else shared[part]
+        chosen.update(zip(part, choose(logits.float(), [rows[i] for i in part]), strict=True))
     return [chosen[i] for i in range(len(rows))]
-
-
-def _greedy(model: CausalModel, states: Tensor) -> list[Choice]:
-    return _picked(*model.greedy(states))
 
 
 def _picked(best: Tensor, tokens: Tensor) -> list[Choice]:

@@ -4,7 +4,8 @@ Each step runs every running request that lacks one token, then as much of the l
 token budget allows, oldest first, then admits waiting requests in their order. While others decode
 that budget is smaller: every one of them waits for the step (``pace`` says how much smaller). When
 blocks run out the newest running request gives its own back and computes them again later: the
-oldest always advances, so everything ends.
+oldest always advances, so everything ends. Pinned blocks give way to nobody but a request that is
+alone with them.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ class Scheduler:
     def _room(self, request: Request, count: int, plan: dict[int, Scheduled]) -> bool:
         """Get blocks for ``count`` more tokens, from newer requests if need be."""
         while not self.cache.grow(request, request.computed + count):
+            if len(self.running) == 1 and self.cache.unpin():
+                continue
             newest = max(self.running, key=lambda r: r.arrival)
             self._preempt(newest)
             plan.pop(newest.arrival, None)
@@ -105,9 +108,11 @@ class Scheduler:
         missing = self.cache.needed(len(request.tokens)) - len(known)
         # One spare block, so that an admitted request is not the next step's first victim.
         if missing + bool(self.running) > self.cache.free:
-            self.cache.release(request)
-            return False
-        self.cache.count(known)
+            if self.running or not self.cache.unpin():
+                self.cache.release(request)
+                return False
+            assert missing <= self.cache.free, "a request that fits nowhere was let in"
+        self.cache.count(request)
         self.waiting.remove(request)
         request.status = Status.RUNNING
         self.running.append(request)

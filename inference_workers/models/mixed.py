@@ -195,7 +195,7 @@ def mixed(
     model = build(reference)
     writing = progress.part(0.0, 0.4)
     texts = calibration.write_texts(model, *words, lambda x: writing(x, "Writing texts to fit to"))
-    progress(0.4, "Reading them")
+    progress(0.4, "Reading the texts to fit to")
     yardstick = calibration.Yardstick(model, texts)
     at = {m.data.data_ptr(): n for n in few if isinstance(m := reference[n], Packed)}
     total, part = sum(math.prod(reference[n].shape) for n in few), progress.part(0.42, 0.8)

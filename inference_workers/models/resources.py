@@ -9,13 +9,15 @@ from inference_workers.errors import ModelError
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
 DISK_RESERVE = 64 << 20
 TOO_LITTLE_MEMORY = "too_little_memory"
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken without swapping, within the container's limit; ``None``: unknown."""
-    candidates = [value for value in (_from_meminfo(), _from_cgroup()) if value is not None]
+    """Bytes that can be taken without swapping, within the limits of container and service;
+    ``None``: unknown."""
+    candidates = [value for value in (_from_meminfo(), _from_cgroups()) if value is not None]
     return min(candidates) if candidates else None
 
 
@@ -56,14 +58,39 @@ def _from_meminfo() -> int | None:
     return None
 
 
-def _from_cgroup() -> int | None:
-    """The version 2 control group's limit less what is used and can't be dropped."""
+def _from_cgroups() -> int | None:
+    """What the tightest of the process' control groups leaves: its own, or one above it."""
     try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        if limit == "max":
-            return None
-        used = int((_CGROUP / "memory.current").read_text())
-        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        return max(0, int(limit) - used + int(stat.get("inactive_file", 0)))
+        lines = _OWN_CGROUPS.read_text().splitlines()
+    except OSError:
+        return None
+    left: list[int] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = _CGROUP / controllers
+        own = root / path.lstrip("/")
+        # In a container the path may be the host's; then the root is the container's own.
+        places = [root, *(place for place in (own, *own.parents) if root in place.parents)]
+        read = _version_1 if controllers else _version_2
+        left += [value for value in map(read, places) if value is not None]
+    return min(left, default=None)
+
+
+def _version_2(folder: Path) -> int | None:
+    return _left(folder, "memory.max", "memory.current", "inactive_file")
+
+
+def _version_1(folder: Path) -> int | None:
+    return _left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def _left(folder: Path, limit: str, used: str, droppable: str) -> int | None:
+    """The limit less what is used and can't be dropped."""
+    try:
+        most = int((folder / limit).read_text())  # "max" is none
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, most - int((folder / used).read_text()) + int(stat.get(droppable, 0)))
     except (OSError, ValueError):
         return None

@@ -16,13 +16,15 @@ _LETTER = re.compile(r"[^\W\d_]")
 class Prompt:
     """``text`` shows a base model the task by example; ``instruction`` tells an instruct model.
 
-    The answer ends at any of ``stop``, or after ``max_tokens``.
+    The answer ends at any of ``stop``, or after ``max_tokens``. ``text`` begins with ``shown``,
+    which is the task's own and the same whatever it is asked about.
     """
 
     text: str
     stop: tuple[str, ...]
     max_tokens: int
     instruction: str
+    shown: str = ""
 
     def messages(self) -> list[dict[str, str]]:
         """The task for a model that follows instructions."""

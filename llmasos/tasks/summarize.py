@@ -54,17 +54,18 @@ def prompt(text: str) -> Prompt:
     texts, label, answer = (
         (_CHINESE, "原文：", "一句话摘要：") if chinese else (_ENGLISH, "Text: ", "In short: ")
     )
-    shown = "".join(f"{label}{long}\n{answer}{short}\n\n" for long, short in texts)
+    shown = "".join(f"{label}{long}\n{answer}{short}\n\n" for long, short in texts) + label
     instruction = (
         f"请用一句话概括下面的文字，只写这句话：\n\n{text}"
         if chinese
         else f"Summarise the following text in one sentence. Write only that sentence.\n\n{text}"
     )
     return Prompt(
-        text=f"{shown}{label}{paragraph}\n{answer.rstrip()}",
+        text=f"{shown}{paragraph}\n{answer.rstrip()}",
         stop=("\n",),
         max_tokens=MAX_TOKENS,
         instruction=instruction,
+        shown=shown,
     )
 
 

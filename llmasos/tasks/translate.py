@@ -30,15 +30,16 @@ def prompt(text: str, direction: str | None = None) -> Prompt:
     into_chinese = chosen == "en-zh"
     names = ("English", "Chinese") if into_chinese else ("Chinese", "English")
     pairs = _PAIRS if into_chinese else [(chinese, english) for english, chinese in _PAIRS]
-    shown = "".join(f"{names[0]}: {a}\n{names[1]}: {b}\n\n" for a, b in pairs)
+    shown = "".join(f"{names[0]}: {a}\n{names[1]}: {b}\n\n" for a, b in pairs) + f"{names[0]}: "
     return Prompt(
-        text=f"{shown}{names[0]}: {line}\n{names[1]}:",
+        text=f"{shown}{line}\n{names[1]}:",
         stop=("\n",),
         max_tokens=MAX_TOKENS,
         instruction=(
             f"Translate the following text from {names[0]} into {names[1]}. Write only the "
             f"translation.\n\n{text}"
         ),
+        shown=shown,
     )
 
 

@@ -156,6 +156,7 @@ def make(*, model_id: str, progress: Progress, actor: User | None = None) -> Cat
 def _measured(model: CatalogueModel, progress: Progress) -> dict[str, Any]:
     """What ``python -m inference_workers measure`` says, and when."""
     arguments = ["measure", "--path", str(prepared_folder(model))]
+    progress(0.0, "Loading the model")  # before the process can say so: torch takes seconds
     found = preparation.follow(arguments, progress, result="measured")
     return found | {"at": datetime.now(UTC).isoformat(timespec="seconds")}
 

@@ -47,8 +47,9 @@ def run_app(*, app: App, team: Team, user: User | None, session: str, inputs: An
             model=model_of(definition),
             input=given,
             sampling=sampling,
+            shared=shared,
         ))
-        for label, given, sampling in _work(definition, checked)
+        for label, given, sampling, shared in _work(definition, checked)
     ]  # fmt: skip
     with transaction.atomic():  # all of a run's jobs or none
         run = AppRun.objects.create(
@@ -75,16 +76,20 @@ def model_of(definition: Definition) -> str:
     return definition.model or settings.LLMASOS.default_model
 
 
-def _work(definition: Definition, inputs: dict[str, str]) -> list[tuple[str, Input, Sampling]]:
-    """Label (empty for text), input and sampling of each job."""
+Work = tuple[str, Input, Sampling, str]
+"""Label (empty for text), input and sampling of a job, and what its app's prompts begin with."""
+
+
+def _work(definition: Definition, inputs: dict[str, str]) -> list[Work]:
     if definition.result == "scores":
         asked = builders.question(definition, inputs)
         return [
-            (label, TextInput(asked.prompt + words), SCORING)
+            (label, TextInput(asked.prompt + words), SCORING, "")
             for label, words in zip(asked.labels, asked.continuations, strict=True)
         ]
     prompt = builders.prompt(definition, inputs)
     sampling = definition.sampling.model_copy(update={"max_tokens": prompt.max_tokens})
     if selectors.follows_instructions(model_of(definition)):
-        return [("", ChatInput(prompt.messages()), sampling)]
-    return [("", TextInput(prompt.text), sampling.model_copy(update={"stop": prompt.stop}))]
+        return [("", ChatInput(prompt.messages()), sampling, "")]
+    sampling = sampling.model_copy(update={"stop": prompt.stop})
+    return [("", TextInput(prompt.text), sampling, prompt.shown)]

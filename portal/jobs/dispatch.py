@@ -36,6 +36,7 @@ def describe(job: Job) -> contract.Job:
         input_ids=tuple(job.input_ids),
         lengths=tuple(job.lengths),
         prefixes=tuple((salt, length) for salt, length in job.prefixes),
+        pinned=job.pinned,
         sampling=contract.Sampling.model_validate(job.sampling),
         seed=job.seed,
         deadline=job.deadline,

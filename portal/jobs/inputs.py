@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,13 @@ def count_tokens(text: str, *, model: CatalogueModel) -> int:
     """How many tokens ``text`` has for ``model``, begun as a prompt is."""
     _check_size([text], "text")
     return tokenizer_of(model).count(clean_text(text, "text")) if text else 0
+
+
+def leading_tokens(text: str, ids: Sequence[int], *, model: CatalogueModel) -> int:
+    """How many of ``ids`` come from ``text``, which they begin with, and from nothing after it."""
+    alone = _encode(clean_text(text, "prompt"), model, "prompt") if text else ()
+    together = zip(alone, ids, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], together))
 
 
 def tokenizer_of(model: CatalogueModel) -> Tokenizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from itertools import takewhile
 
 from django.conf import settings
 from django.db import models
@@ -10,6 +11,9 @@ from django.db.models import Q
 
 from portal.catalogue.models import CatalogueModel
 from portal.teams.models import Team
+
+SHARED = "shared:"
+"""What the salts of shared prefixes begin with: no team's and no visitor's does."""
 
 
 class Job(models.Model):
@@ -85,3 +89,9 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return f"{self.id.hex} ({self.state})"
+
+    @property
+    def pinned(self) -> int:
+        """The prompt's first tokens that callers share: workers keep what they computed of them."""
+        shared = takewhile(lambda prefix: prefix[0].startswith(SHARED), self.prefixes)
+        return sum(length for _, length in shared)

@@ -40,9 +40,10 @@ from portal.jobs.inputs import (
     Input,
     TextInput,
     TokenInput,
+    leading_tokens,
     read_input,
 )
-from portal.jobs.models import Job
+from portal.jobs.models import SHARED, Job
 from portal.metrics import JOBS_CREATED
 from portal.statements import insert
 from portal.teams.models import Team
@@ -127,10 +128,14 @@ def prepare_job(
     idempotency_key: str | None = None,
     session: str = "",
     prefixes: Sequence[tuple[str, int]] = (),
+    shared: str = "",
     deadline: float | None = None,
     fingerprint: str = "",
 ) -> Draft | Job:
     """``create_job`` up to the transaction; the job itself if its key has one already.
+
+    ``shared`` is the text that every prompt of ``source`` begins with: its callers share what is
+    computed of it.
 
     ``fingerprint`` says what the request was, where ``input`` doesn't (it may hold what an earlier
     try has added to a conversation).
@@ -147,6 +152,8 @@ def prepare_job(
     check_queue(served.pk)
     prompt = read_input(input, model=served)
     fitted = checks.fit(read, prompt_tokens=prompt.longest, context_length=served.context_length)
+    if shared and not prefixes:
+        prefixes = [(source, leading_tokens(shared, prompt.ids, model=served))]
     if prompt.stop:
         fitted = fitted.model_copy(update={"stop": (*fitted.stop, *prompt.stop)})
     job = Job(
@@ -309,7 +316,7 @@ def _partition(
     for salt, tokens in prefixes:
         taken = max(0, min(tokens, length - sum(count for _, count in shared)))
         if taken:
-            shared.append((f"shared:{salt}", taken))
+            shared.append((f"{SHARED}{salt}", taken))
     rest = length - sum(count for _, count in shared)
     own = f"session:{hashlib.sha256(session.encode()).hexdigest()}" if session else ""
     return [*shared, (own or f"team:{team.pk.hex}", rest)] if rest else shared

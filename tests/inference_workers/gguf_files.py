@@ -24,6 +24,7 @@ ARCHITECTURES = {
     "mistral": MODEL_ARCH.LLAMA,
     "qwen2": MODEL_ARCH.QWEN2,
     "qwen3": MODEL_ARCH.QWEN3,
+    "gemma3_text": MODEL_ARCH.GEMMA3,
     "bloom": MODEL_ARCH.BLOOM,
 }
 PRE = {"llama": "llama-bpe", "mistral": "tekken", "qwen2": "qwen2", "qwen3": "qwen2"}
@@ -86,6 +87,8 @@ def _arranged(name: str, values: np.ndarray, config: Any) -> np.ndarray:
     if "query_key_value" in name:
         heads = values.reshape(config.n_head, 3, -1, *values.shape[1:])
         return np.concatenate([heads[:, part].reshape(-1, *values.shape[1:]) for part in range(3)])
+    if config.model_type == "gemma3_text" and "norm" in name:
+        return values + 1
     if config.model_type in ("llama", "mistral") and ("q_proj" in name or "k_proj" in name):
         count = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
         # Each head's two halves, row by row in turn.
@@ -96,6 +99,9 @@ def _arranged(name: str, values: np.ndarray, config: Any) -> np.ndarray:
 
 def _gated_metadata(writer: GGUFWriter, config: Any) -> None:
     rope: Mapping[str, Any] = config.rope_parameters
+    if config.model_type == "gemma3_text":
+        rope = rope["full_attention"]
+        writer.add_sliding_window(config.sliding_window)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)

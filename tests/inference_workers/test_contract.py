@@ -36,6 +36,7 @@ JOB = Job(
     model_digest="sha256:ab",
     input_ids=(2, 10, 11),
     prefixes=(("salt", 3),),
+    pinned=2,
     sampling=Sampling(max_tokens=5, temperature=0.5, stop=("\n",), logit_bias={7: -1.5}),
     seed=9223372036854775807,
     deadline=1795000000.25,
@@ -43,8 +44,8 @@ JOB = Job(
 )
 JOB_JSON = (
     '{"id":"0b9f","team":"7c1e","source":"api","model":"gemma-3-270m","model_digest":"sha256:ab",'
-    '"input_ids":[2,10,11],"prefixes":[["salt",3]],"sampling":{"max_tokens":5,"temperature":0.5,'
-    '"logit_bias":{"7":-1.5},"stop":["\\n"]},"seed":9223372036854775807,"deadline":1795000000.25,'
+    '"input_ids":[2,10,11],"prefixes":[["salt",3]],"pinned":2,"sampling":{"max_tokens":5,'
+    '"temperature":0.5,"logit_bias":{"7":-1.5},"stop":["\\n"]},"seed":9223372036854775807,"deadline":1795000000.25,'
     '"epoch":2}'
 )
 

@@ -329,6 +329,28 @@ def test_a_prefix_is_shared_under_one_salt_only() -> None:
     assert isinstance(run(served, [job("again", prompt)])["again"][0], Delta)
 
 
+def test_a_pinned_instruction_is_still_known_after_any_number_of_strangers() -> None:
+    shown, *questions = prompts(3, seed=3, longest=80)
+    served = engine("gemma3", blocks=60)
+
+    def asks(name: str, question: tuple[int, ...], pinned: int) -> Any:
+        prompt = (*shown, *question)
+        prefixes = (("app", len(shown)),)
+        return job(name, prompt).model_copy(update={"prefixes": prefixes, "pinned": pinned})
+
+    for pinned in (len(shown), 0):
+        used = []
+        for number, question in enumerate(questions):
+            request = asks(f"{pinned}-{number}", question, pinned)
+            events = run(served, [request])[request.id]
+            assert tokens(events) == expected("gemma3", request.input_ids)
+            used.append(events[-1].usage.cached_tokens)
+            for stranger, prompt in enumerate(prompts(20, seed=5)):
+                run(served, [job(str(stranger), prompt)])
+        assert used == [0, len(shown) // 4 * 4 if pinned else 0]
+        served = engine("gemma3", blocks=60)
+
+
 def test_a_prompt_beside_a_stream_goes_by_what_steps_took() -> None:
     served = engine("llama")
     # A machine on which a stream's token takes a second and a prompt's token 0.15.

@@ -221,6 +221,27 @@ def test_guided_rows_are_the_same_in_any_batch_and_after_preemption() -> None:
         assert run(serving(), [request])[request.id] == together[request.id]
 
 
+def test_a_greedy_row_is_the_same_whether_or_not_all_its_logits_are_looked_at() -> None:
+    jobs = [guided(str(i), PERSON, prompt=tuple(b"No. %d: " % i), temperature=0) for i in range(6)]
+    # A row that draws needs all logits, and then they are computed for every row.
+    drawing = job("drawing", PROMPT, temperature=1.0, max_tokens=150)
+    alone, beside = run(serving(), jobs), run(serving(), [*jobs, drawing])
+    for request in jobs:
+        assert tokens(alone[request.id]) == tokens(beside[request.id])
+
+
+def test_rows_whose_guide_allows_the_likeliest_token_need_no_other_logits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served, seen = serving(), []
+    logits = served._model.logits
+    monkeypatch.setattr(served._model, "logits", lambda x: seen.append(len(x)) or logits(x))
+    run(served, [job("free", PROMPT)])
+    assert not seen
+    told = run(served, [guided("told", r"[\s\S]{1,400}", kind="regex", temperature=0)])["told"]
+    assert 0 < sum(seen) < len(tokens(told))
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_takeover_after_any_token_goes_on_exactly(temperature: float) -> None:
     request = guided("job", SHOP, temperature=temperature, seed=8)

@@ -145,6 +145,47 @@ def test_the_machine_tells_its_free_memory() -> None:
     assert available is None or available > 1 << 20
 
 
+GROUP = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
+
+
+def limited(folder: Path, version: int, limit: str, used: int = 50 << 20) -> None:
+    """A control group that uses so much, a fifth of it files that can be dropped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = GROUP[version]
+    for name, text in zip(names, (limit, str(used)), strict=False):
+        (folder / name).write_text(text + "\n")
+    (folder / "memory.stat").write_text(f"anon 1\n{names[2]} {used // 5}\n")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("tight", ["", "service", "service/worker"])
+def test_the_tightest_limit_of_container_and_service_counts(
+    version: int, tight: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "memory" if version == 1 else tmp_path
+    for folder in ("", "service", "service/worker"):
+        none = "max" if version == 2 else str(1 << 62)
+        limited(root / folder, version, str(100 << 20) if folder == tight else none)
+    listed = "4:memory:/service/worker\n0::/\n" if version == 1 else "0::/service/worker\n"
+    (tmp_path / "own").write_text("1:cpu:/\n" + listed)
+    monkeypatch.setattr(resources, "_CGROUP", tmp_path)
+    monkeypatch.setattr(resources, "_OWN_CGROUPS", tmp_path / "own")
+    assert available_memory() == 60 << 20
+
+
+def test_a_containers_limit_counts_where_its_path_is_the_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(tmp_path, 2, str(100 << 20))
+    (tmp_path / "own").write_text("0::/docker/5f3a\n")
+    monkeypatch.setattr(resources, "_CGROUP", tmp_path)
+    monkeypatch.setattr(resources, "_OWN_CGROUPS", tmp_path / "own")
+    assert available_memory() == 60 << 20
+
+
 @pytest.mark.parametrize(("free", "expected"), [(1 << 30, 256 << 20), (64 << 30, 512 << 20)])
 def test_the_cache_takes_no_more_than_a_quarter_of_what_is_free(
     free: int, expected: int, monkeypatch: pytest.MonkeyPatch

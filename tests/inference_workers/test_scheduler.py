@@ -53,15 +53,20 @@ class Scheduling(RuleBasedStateMachine):
         self.capacity = blocks * size
         self.names = 0
 
-    @rule(length=st.integers(1, 30), shared=st.booleans(), choices=st.integers(1, 3))
-    def arrive(self, length: int, shared: bool, choices: int) -> None:
+    @rule(
+        length=st.integers(1, 30),
+        shared=st.booleans(),
+        pinned=st.integers(0, 30),
+        choices=st.integers(1, 3),
+    )
+    def arrive(self, length: int, shared: bool, pinned: int, choices: int) -> None:
         length = min(length, self.capacity)
         self.names += 1
         leader = None
         for _ in range(choices):
             tokens = [0] * length if shared else [self.names] * length
             salts = (("app", length),) if shared else ()
-            new = request(str(self.names), tokens, salts=salts, leader=leader)
+            new = request(str(self.names), tokens, salts=salts, pinned=pinned, leader=leader)
             leader = leader or new
             self.live.append(new)
             self.scheduler.add(new)
@@ -213,6 +218,96 @@ def test_remembered_blocks_are_evicted_from_the_end_of_the_oldest() -> None:
     assert cache.grow(second, 5)
     again = request("c", [1, 2, 3, 4, 5], salts=(("s", 5),))
     assert cache.reusable(again) == blocks[:1]
+
+
+def computed(cache: BlockCache, name: str, tokens: list[int], pinned: int = 0) -> list[int]:
+    """Compute a request and end it; the blocks that it had."""
+    done = request(name, tokens, salts=((name, len(tokens)),), pinned=pinned)
+    cache.adopt(done, cache.reusable(done))
+    before = done.computed
+    assert cache.grow(done, len(tokens))
+    done.computed = len(tokens)
+    cache.remember(done, before)
+    blocks = list(done.blocks)
+    cache.release(done)
+    cache.check([])
+    return blocks
+
+
+def known(cache: BlockCache, name: str, tokens: list[int]) -> list[int]:
+    return cache.reusable(request("again", [*tokens, 0], salts=((name, len(tokens)),)))
+
+
+def test_pinned_blocks_outlive_everything_that_comes_and_goes() -> None:
+    cache = BlockCache(16, 2)
+    app = computed(cache, "app", [1, 2, 3, 4, 5, 6], pinned=5)
+    other = computed(cache, "other", [7, 8, 9, 10, 11, 12])
+    assert known(cache, "other", [7, 8, 9, 10, 11, 12]) == other
+    for stranger in range(20):
+        computed(cache, f"stranger {stranger}", [20 + stranger] * 10)
+    assert known(cache, "other", [7, 8, 9, 10, 11, 12]) == []
+    assert known(cache, "app", [1, 2, 3, 4, 5, 6]) == app[:2]  # the third lies in part beyond
+    assert (cache.pinned, cache.used) == (2, 0)
+
+
+def test_what_is_known_already_is_pinned_when_it_is_asked_for() -> None:
+    cache = BlockCache(16, 2)
+    app = computed(cache, "app", [1, 2, 3, 4, 5])
+    assert cache.pinned == 0
+    computed(cache, "app", [1, 2, 3, 4, 5], pinned=4)
+    assert list(cache._pinned) == [app[1], app[0]]
+
+
+def test_pinned_blocks_take_a_quarter_at_the_most_and_the_oldest_give_way() -> None:
+    cache = BlockCache(16, 2)
+    first = computed(cache, "first", [1, 2, 3, 4, 5, 6], pinned=6)
+    second = computed(cache, "second", [7, 8, 9, 10, 11, 12], pinned=6)
+    assert cache.pinned == 4
+    for stranger in range(20):
+        computed(cache, f"stranger {stranger}", [20 + stranger] * 10)
+    assert known(cache, "first", [1, 2, 3, 4, 5, 6]) == first[:1]  # it goes from its end
+    assert known(cache, "second", [7, 8, 9, 10, 11, 12]) == second
+
+
+def test_pinned_blocks_are_spared_while_others_can_be_preempted() -> None:
+    served = scheduler(blocks=12, size=2, budget=64)
+    app = computed(served.cache, "app", [1, 2, 3, 4, 5, 6], pinned=6)
+    old, new = request("old", [2] * 6), request("new", [3] * 6)
+    served.add(old)
+    served.add(new)
+    while served.preemptions == 0:
+        assert advance(served)
+    assert known(served.cache, "app", [1, 2, 3, 4, 5, 6]) == app
+    served.end(old)
+    served.end(new)
+    assert known(served.cache, "app", [1, 2, 3, 4, 5, 6]) == app
+
+
+def test_they_give_way_to_a_request_that_has_the_worker_to_itself() -> None:
+    served = scheduler(blocks=12, size=2, budget=64)
+    computed(served.cache, "app", [1, 2, 3, 4, 5, 6], pinned=6)
+    whole = request("whole", [2] * 20)
+    served.add(whole)
+    while len(whole.tokens) < 24:
+        assert advance(served) == [whole]
+    assert served.preemptions == 0
+    served.end(whole)
+    admitted = request("admitted", [3] * 24)
+    computed(served.cache, "app", [1, 2, 3, 4, 5, 6], pinned=6)
+    served.add(admitted)
+    assert advance(served) == [admitted]
+
+
+def test_hits_are_counted_in_tokens() -> None:
+    served = scheduler()
+    first = request("first", [1] * 9, salts=(("s", 9),))
+    served.add(first)
+    advance(served)
+    advance(served)
+    again = request("again", [1] * 8 + [2] * 2, salts=(("s", 8),))
+    served.add(again)
+    advance(served)
+    assert (served.cache.hits, served.cache.lookups) == (8, 19)
 
 
 @pytest.mark.parametrize("blocks", range(10, 16))

@@ -226,7 +226,7 @@ class TestThePage:
         made(origin)
         client.force_login(member)
         page = client.get("/models/").content.decode()
-        shown = ("parrot-int4", "190.7\xa0MB", "-60 %", "+2.50 %", "30 tokens/s", "Made from")
+        shown = ("parrot-int4", "200 MB", "300 MB", "-60 %", "+2.50 %", "30 tokens/s", "Made from")
         for words in (*shown, "5.3 bits a weight in its layers"):
             assert words in page, words
         assert "Make a lighter version" not in page

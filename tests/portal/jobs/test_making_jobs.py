@@ -11,7 +11,7 @@ from django.db import connection
 
 from inference_workers.queue import FairQueue
 from portal.accounts.models import User
-from portal.jobs import links
+from portal.jobs import dispatch, links
 from portal.jobs.errors import IdempotencyConflict, ModelUnavailable, QueueFull, Unavailable
 from portal.jobs.inputs import ChatInput, TextInput
 from portal.jobs.models import Job
@@ -84,6 +84,7 @@ def test_prompts_are_salted_by_team_or_by_visitor(make_job: Make) -> None:
     assert one.prefixes[0][0] != two.prefixes[0][0]
     assert "one" not in one.prefixes[0][0].split(":")
     assert [length for _, length in ours.prefixes] == [3, len(ours.input_ids) - 3]
+    assert (dispatch.describe(ours).pinned, dispatch.describe(one).pinned) == (3, 0)
 
 
 def test_the_same_key_gives_the_same_job_and_another_request_is_told(make_job: Make) -> None:
