@@ -21,8 +21,8 @@ from tokenizers import Tokenizer
 class Table:
     """The bytes of all tokens, one after another; special ones as they are spelled.
 
-    ``ends[i]`` is where token ``i`` ends in ``joined``; both may be pages of a file. The decoder takes up to ``strip`` times
-    ``strip_character`` from a text's beginning.
+    ``ends[i]`` is where token ``i`` ends in ``joined``; both may be pages of a file. The decoder
+    takes up to ``strip`` times ``strip_character`` from a text's beginning.
     """
 
     joined: NDArray[np.uint8]
