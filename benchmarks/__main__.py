@@ -1,5 +1,7 @@
 """``python -m benchmarks [--quick] [--peers DIR] [--only PART,...]``: all figures of one run.
 
+``--rounds`` and ``--batches`` make less of the engine's table.
+
 Uses the default model prepared in ``DATA`` (``make run`` does that). Run it on an otherwise idle
 machine: what counts are ratios, all sides of which are measured in turn in the same run. Results
 are kept in ``benchmarks/results``; ``python -m benchmarks.report`` makes ``docs/performance.md``
@@ -29,6 +31,7 @@ from tests import postgres
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("engine", "worker", "embeddings", "portal", "request", "usage")
 ENCODER = "all-minilm-l6-v2"
+MOST_ROUNDS = 100
 
 
 def main() -> int:
@@ -71,7 +74,9 @@ def _measured(part: str, folder: Path, made: Path, given: argparse.Namespace) ->
     """One part's results; prints them."""
     quick = given.quick
     if part == "engine":
-        return engine.measure(folder, made, given.peers, given.batches, quick=quick)
+        return engine.measure(
+            folder, made, given.peers, given.batches, quick=quick, rounds=given.rounds
+        )
     if part == "worker":
         started = worker.measure(folder, **({"starts": 2, "kv_memory": 64 << 20} if quick else {}))
         print(f"\n{started.line()}", flush=True)
@@ -137,6 +142,11 @@ def _arguments() -> argparse.Namespace:
             )
         return chosen
 
+    def rounds(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= MOST_ROUNDS:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a number from 1 to {MOST_ROUNDS}")
+        return int(text)
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="fewer tokens and rounds")
     parser.add_argument(
@@ -144,6 +154,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--only", type=parts, default=list(PARTS), help=f"of {','.join(PARTS)}")
     parser.add_argument("--batches", type=batches, default=list(BATCHES), metavar="N,…")
+    parser.add_argument("--rounds", type=rounds, metavar="N", help="of the engine's table")
     return parser.parse_args()
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks.process import Process, SideError
+from benchmarks.process import ANSWERED_WITHIN, Process, SideError, SlowError
 from benchmarks.roofline import Roof, Roofline
 from benchmarks.turns import Sample, in_turn
 
@@ -22,22 +23,38 @@ TEXTS = (
     "Dear customer, thank you for contacting us about",
 )
 WARM_TOKENS = 4
+WARM_WITHIN = 60.0
+"""Seconds in which a process has to warm up for a row."""
+LEAST_WITHIN = 20.0
+"""No process gets fewer: what it does for the first time takes longer."""
+SHORT = 4.0
+"""Seconds of a warm-up that is done again."""
+SAMPLE_SECONDS = 10.0
+"""A sample of decoding is made of the tokens that a side makes in so long by its warm-up, of
+``LEAST_TOKENS`` a sequence at least and of the row's own number at most."""
+LEAST_TOKENS = 8
 FAR_BEHIND = 2.0
-"""A peer's process that is so many times slower than its best one is not tried in later rows."""
+"""A peer's process that is so many times slower than its best one is not tried in later rows.
+Except from one sequence, where bytes decide and half as many may be the faster ones, while from
+several on operations do."""
 
 Timed = Callable[[], float]
+Rate = Callable[[Process, float], float]
+"""Tokens per second of a process that is given so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """Tokens per second of every side; ``ran`` names the process that was measured for it, by its
-    weights' type. ``roof`` is the least that ours could take, ``work`` the tokens that a
-    measurement makes and ``steps`` how many steps make them."""
+    weights' type, and ``tokens`` how many a sequence each of its samples was made of. ``roof`` is
+    the least that ours could take, ``work`` the tokens that a measurement of it makes and ``steps``
+    how many steps make them."""
 
     what: str
     batch: int
     samples: dict[str, Sample]
     ran: dict[str, str]
+    tokens: dict[str, int]
     roof: Roof
     work: int
     steps: int
@@ -71,6 +88,7 @@ class Row:
             "batch": self.batch,
             "tokens_per_second": {name: s.as_dict() for name, s in self.samples.items()},
             "ran": {name: ran for name, ran in self.ran.items() if name in self.samples},
+            "tokens": {name: made for name, made in self.tokens.items() if name in self.samples},
             "best_peer": self.best,
             "ratio": self.ratio,
             "roofline": {"tokens_per_second": self.limit, "by": self.roof.by, "share": self.share},
@@ -78,7 +96,8 @@ class Row:
 
 
 class Table:
-    """Ours and the peers' processes by name; ``say`` is told of a peer that fails on the way."""
+    """Ours and the peers' processes by name; ``say`` is told of a peer that fails on the way.
+    ``left_out`` says why processes were ended before the last row."""
 
     def __init__(
         self,
@@ -92,6 +111,7 @@ class Table:
     ) -> None:
         self._ours, self._peers, self._roofline = ours, dict(peers), roofline
         self._rounds, self._tokens, self._say = rounds, tokens, say
+        self.left_out: dict[str, str] = {}
         encoded = [ours.ask("encode", text=text) for text in TEXTS]
         shortest = min(map(len, encoded))
         # One length, so that no side has to pad.
@@ -113,56 +133,104 @@ class Table:
         return list(self._long)
 
     def _decode(self, batch: int) -> Row:
-        prompts, tokens = self.prompts(batch), self._tokens
+        prompts, what = self.prompts(batch), f"decode, batch {batch}"
 
-        def timed(side: Process, count: int) -> float:
-            return batch * count / float(side.ask("decode", prompts=prompts, tokens=count))
+        def timed(side: Process, count: int, within: float = ANSWERED_WITHIN) -> float:
+            took = side.ask("decode", prompts=prompts, tokens=count, within=within)
+            return batch * count / float(took)
 
-        sides = self._fastest(partial(timed, count=WARM_TOKENS))
-        rates = {name: partial(timed, side, tokens) for name, side in sides.items()}
-        roof = self._roofline.decode(batch, len(prompts[0]), tokens)
-        what = f"decode, batch {batch}"
-        ran = {name: side.name for name, side in sides.items()}
-        return Row(what, batch, self._in_turn(rates), ran, roof, batch * tokens, tokens)
+        def warmed(side: Process, within: float) -> float:
+            return timed(side, WARM_TOKENS, within=within)
+
+        sides = self._fastest(what, warmed, leave=batch > 1)
+        made = {name: _affordable(rate / batch, self._tokens) for name, (_, rate) in sides.items()}
+        rates = {name: partial(timed, side, made[name]) for name, (side, _) in sides.items()}
+        ran = {name: side.name for name, (side, _) in sides.items()}
+        ours = made[OURS]
+        roof = self._roofline.decode(batch, len(prompts[0]), ours)
+        return Row(what, batch, self._in_turn(rates), ran, made, roof, batch * ours, ours)
 
     def _prefill(self) -> Row:
-        def timed(side: Process) -> float:
-            return PREFILL / float(side.ask("prefill", prompt=self._long))
+        what = f"prefill, {PREFILL} tokens"
 
-        sides = self._fastest(timed)
-        rates = {name: partial(timed, side) for name, side in sides.items()}
-        ran = {name: side.name for name, side in sides.items()}
+        def timed(side: Process, within: float = ANSWERED_WITHIN) -> float:
+            return PREFILL / float(side.ask("prefill", prompt=self._long, within=within))
+
+        sides = self._fastest(what, timed, leave=True)
+        rates = {name: partial(timed, side) for name, (side, _) in sides.items()}
+        ran = {name: side.name for name, (side, _) in sides.items()}
+        made = dict.fromkeys(sides, PREFILL)
         roof = self._roofline.step([0], PREFILL)
-        return Row(f"prefill, {PREFILL} tokens", 1, self._in_turn(rates), ran, roof, PREFILL, 1)
+        return Row(what, 1, self._in_turn(rates), ran, made, roof, PREFILL, 1)
 
     def _in_turn(self, rates: Mapping[str, Timed]) -> dict[str, Sample]:
         """All samples but those of a peer that failed on the way."""
+        failed: set[str] = set()
 
         def or_nothing(name: str) -> float:
             try:
-                return rates[name]()
+                return math.nan if name in failed else rates[name]()
             except SideError as error:
                 if name == OURS:
                     raise
+                failed.add(name)
                 self._say(f"{name} is left out of this row: {error}")
                 return math.nan
 
         samples = in_turn({name: partial(or_nothing, name) for name in rates}, self._rounds)
-        return {n: s for n, s in samples.items() if not any(map(math.isnan, s.values))}
+        return {n: s for n, s in samples.items() if n not in failed}
 
-    def _fastest(self, rate: Callable[[Process], float]) -> dict[str, Process]:
-        """Warm every side up, and take of a peer's processes the one that was fastest."""
-        rate(self._ours)
-        chosen = {OURS: self._ours}
+    def _fastest(self, what: str, rate: Rate, *, leave: bool) -> dict[str, tuple[Process, float]]:
+        """Warm every side up, and take of a peer's processes the one that was fastest, with its
+        tokens per second. Those that are far behind ``leave``."""
+        chosen = {OURS: (self._ours, _twice(rate, self._ours, WARM_WITHIN))}
         for name, processes in self._peers.items():
-            rates: list[tuple[float, Process]] = []
-            for process in processes:
-                try:
-                    rates.append((rate(process), process))
-                except SideError as error:
-                    self._say(f"{process.name} is left out of this row: {error}")
-            if rates:
-                best, chosen[name] = max(rates, key=lambda pair: pair[0])
+            found = self._warmed(what, rate, processes)
+            if found:
+                chosen[name] = found[0]
                 # Rows go on to more work at once: what is far behind now is further behind then.
-                self._peers[name] = [p for speed, p in rates if speed > best / FAR_BEHIND]
+                for process, speed in found if leave else ():
+                    if speed <= found[0][1] / FAR_BEHIND:
+                        self._end(process, what, f"far behind {found[0][0].name}")
+            # The best one first, so that it limits the others in the next row.
+            order = dict.fromkeys((*(process for process, _ in found), *processes))
+            self._peers[name] = [p for p in order if p.name not in self.left_out]
         return chosen
+
+    def _warmed(
+        self, what: str, rate: Rate, processes: Sequence[Process]
+    ) -> list[tuple[Process, float]]:
+        """The processes that can do it, fastest first. Each gets the time in which it would still
+        not be far behind the best one before it."""
+        found: list[tuple[Process, float]] = []
+        within = WARM_WITHIN
+        for process in processes:
+            began = time.monotonic()
+            try:
+                found.append((process, _twice(rate, process, within)))
+            except SlowError:
+                self._end(process, what, f"slower than {within:.0f} s for its warm-up")
+            except SideError as error:
+                self._say(f"{process.name} is left out of this row: {error}")
+            else:
+                taken = time.monotonic() - began
+                within = min(within, max(FAR_BEHIND * taken, LEAST_WITHIN))
+        return sorted(found, key=lambda pair: pair[1], reverse=True)
+
+    def _end(self, process: Process, what: str, why: str) -> None:
+        """Leave it out from now on, and give its memory back."""
+        self.left_out[process.name] = f"{why} ({what})"
+        self._say(f"{process.name} is left out: {self.left_out[process.name]}")
+        process.close()
+
+
+def _twice(rate: Rate, process: Process, within: float) -> float:
+    """The better of two warm-ups, where one is short: it pays for what is done only once."""
+    began = time.monotonic()
+    first = rate(process, within)
+    return first if time.monotonic() - began > SHORT else max(first, rate(process, within))
+
+
+def _affordable(steps_per_second: float, most: int) -> int:
+    """How many tokens a sequence a sample is made of."""
+    return min(max(int(steps_per_second * SAMPLE_SECONDS), LEAST_TOKENS), most)

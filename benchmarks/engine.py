@@ -19,14 +19,21 @@ STREAMS = 31
 
 
 def measure(
-    folder: Path, made: Path, peers_in: Path | None, batches: Sequence[int], *, quick: bool
+    folder: Path,
+    made: Path,
+    peers_in: Path | None,
+    batches: Sequence[int],
+    *,
+    quick: bool,
+    rounds: int | None = None,
 ) -> dict[str, Any]:
-    """All of the engine's results. ``made`` keeps the weights in the peers' forms.
+    """All of the engine's results. ``made`` keeps the weights in the peers' forms; ``rounds`` are
+    5, or 2 where it is ``quick``.
 
     Raises:
         SideError: our own side can't run, or ``peers_in`` has no peer.
     """
-    rounds, tokens = (2, 16) if quick else (5, 48)
+    usual, tokens = (2, 16) if quick else (5, 48)
     files = weights.prepared(folder, made)
     bfloat16 = computes_bfloat16(describe())
     listed = peers.candidates(peers_in, files, Path(sys.executable), bfloat16=bfloat16)
@@ -37,7 +44,9 @@ def measure(
         peaks, described = ours.ask("peaks"), ours.ask("describe")
         roofline = Roofline(folder, peaks, described)
         print("\n".join(_peak_lines(peaks)), flush=True)
-        table = Table(ours, found.running, roofline, rounds=rounds, tokens=tokens, say=_say)
+        table = Table(
+            ours, found.running, roofline, rounds=rounds or usual, tokens=tokens, say=_say
+        )
         names = [OURS, *found.running]
         print("\n" + _heading(names), flush=True)
         rows = []
@@ -47,7 +56,8 @@ def measure(
         arrival = _arrival(ours, table, 1 if quick else 3, 48)
         shared = _shared(ours, 3 if quick else 10)
     results = {"rows": [row.as_dict() for row in rows], "peaks": peaks, "engine": described}
-    results |= {"sides": {OURS: ours.about, **found.about}, "left_out": found.left_out}
+    results["sides"] = {OURS: ours.about, **found.about}
+    results["left_out"] = found.left_out | table.left_out
     results |= {"arrival": arrival, "shared": shared}
     if perplexities := quality.perplexities(folder, quick=quick):
         results["quality"] = perplexities

@@ -23,20 +23,25 @@ from typing import Any, Self
 
 from tests.environment import die_with_parent
 
-LOADED_WITHIN = 600.0
-ANSWERED_WITHIN = 1800.0
+LOADED_WITHIN = 300.0
+ANSWERED_WITHIN = 300.0
 
 
 class SideError(Exception):
     """A side can't do what it was asked; the message says why."""
 
 
+class SlowError(SideError):
+    """A side took longer than it was given, and was ended."""
+
+
 class Process:
     """Started by ``with``; ``about`` is what it said of itself when it was ready.
 
     Raises:
-        SideError: it ends, answers with an error, or takes longer than ``LOADED_WITHIN`` to load or
-            ``ANSWERED_WITHIN`` to answer (seconds).
+        SlowError: it takes longer than ``LOADED_WITHIN`` to load, or to answer than it was given
+            (seconds). It is ended: what it goes on with would disturb the others.
+        SideError: it ends, or answers with an error.
     """
 
     def __init__(
@@ -82,15 +87,16 @@ class Process:
         assert self._process is not None
         return self._process.pid
 
-    def ask(self, do: str, **arguments: Any) -> Any:
-        """The value of one command."""
-        assert self._process is not None
+    def ask(self, do: str, *, within: float = ANSWERED_WITHIN, **arguments: Any) -> Any:
+        """The value of one command, which may take ``within`` seconds."""
+        if self._process is None:
+            raise SideError(f"{self.name} has ended")
         assert self._process.stdin is not None
         self._signal(signal.SIGCONT)
         try:
             self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
             self._process.stdin.flush()
-            return self._answer(ANSWERED_WITHIN, "value")
+            return self._answer(within, "value")
         except BrokenPipeError:
             raise self._gone() from None
         finally:
@@ -114,7 +120,8 @@ class Process:
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             if not selector.select(within):
-                raise SideError(f"{self.name} said nothing for {within:.0f} s")
+                self.close()
+                raise SlowError(f"{self.name} is slower than {within:.3g} s")
         line = self._process.stdout.readline()
         if not line:
             raise self._gone()

@@ -25,16 +25,26 @@ _HOW = """\
 
 ```
 make run                # once: prepares the default model
-make bench              # about 45 minutes on two cores; QUICK=1 takes a few, for trying
+make bench              # about 35 minutes on two cores; QUICK=1 takes a few, for trying
 make bench PEERS=DIR    # DIR/llamacpp, DIR/vllm, DIR/transformers, DIR/transformers-cb: a virtual
-                        # environment each, with the peer installed
+                        # environment each, with the peer installed; about 15 minutes more
+
+python -m benchmarks --peers DIR --only engine --batches 16 --rounds 1    # one row, once
 ```
 
 Use a machine that does nothing else. All sides get the same prompts as token ids, decode greedily
 and end early for nothing; they run in turn, each in a process of its own that is stopped while it
 is another's turn, every second round in the opposite order. What is quoted are medians and ratios:
-tokens per second alone say more about the machine. Results with every single figure are kept in
-`benchmarks/results/`; this page is made of one of them by `python -m benchmarks.report`.
+tokens per second alone say more about the machine.
+
+A sample of decoding is made of 48 tokens a sequence, or of as many as its side makes in about ten
+seconds by its warm-up, but of no fewer than 8; the rule is the same for all, and rates are those of
+the decoding steps alone. A peer may take its weights in several types: each is tried, and the row
+shows the fastest. What is far behind another type of the same peer in a batch, or needs minutes to
+warm up, is ended, and said so here.
+
+Results with every single figure are kept in `benchmarks/results/`; this page is made of one of them
+by `python -m benchmarks.report`.
 """
 
 
@@ -114,11 +124,23 @@ def _rows(results: Mapping[str, Any]) -> str:
     left_out = "".join(f" {name} is left out: {why}." for name, why in results["left_out"].items())
     return (
         f"Medians, with the lowest and the highest of {_rounds(results)} rounds. {sides}."
-        f"{left_out}\n\n{_table(heading, lines)}\n"
+        f"{left_out}\n\n{_table(heading, lines)}{_shorter(results)}\n"
         "The roofline is the least time that the machine could take: bytes that must be read over "
         "the bandwidth, or operations over the peak, both measured in the same run: "
         f"{peaks['bandwidth'] / 1e9:.1f} GB/s, and products in GOP/s: {products}.\n"
     )
+
+
+def _shorter(results: Mapping[str, Any]) -> str:
+    """Whose samples were made of fewer tokens than others of their row."""
+    found = []
+    for row in results["rows"]:
+        made = row.get("tokens") or {}
+        most = max(made.values(), default=0)
+        fewer = [f"{name} {count}" for name, count in made.items() if count < most]
+        if fewer:
+            found.append(f"{row['what']}: {', '.join(fewer)} of {most}")
+    return f"\nSamples of fewer tokens a sequence: {'; '.join(found)}.\n" if found else ""
 
 
 def _rounds(results: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers import DRIVER
-from benchmarks.process import Process, SideError
+from benchmarks.process import Process, SideError, SlowError
 
 STEP = 0.02
 
@@ -51,6 +51,17 @@ def test_what_it_cannot_do_is_an_error_and_not_its_end() -> None:
         with pytest.raises(SideError, match="AttributeError"):
             side.ask("fly")
         assert side.ask("prefill", prompt=[1]) > 0
+
+
+def test_what_takes_longer_than_it_was_given_is_ended_at_once() -> None:
+    with echo(30) as side:
+        pid, began = side.pid, time.monotonic()
+        with pytest.raises(SlowError, match=r"echo is slower than 0.2 s"):
+            side.ask("prefill", within=0.2, prompt=[1])
+        assert time.monotonic() - began < 10
+        assert not Path(f"/proc/{pid}").exists()
+        with pytest.raises(SideError, match="echo has ended"):
+            side.ask("prefill", prompt=[1])
 
 
 def test_a_side_that_cannot_load_says_why() -> None:

@@ -96,6 +96,15 @@ def test_it_says_what_was_measured_on_what() -> None:
         assert said in text, said
 
 
+def test_it_says_whose_samples_were_made_of_fewer_tokens() -> None:
+    results = copy.deepcopy(RESULTS)
+    results["rows"][0]["tokens"] = {"llmasos": 48, "transformers": 48, "llamacpp": 48}
+    results["rows"][1]["tokens"] = {"llmasos": 48, "transformers": 8, "llamacpp": 20}
+    said = "tokens a sequence: decode, batch 16: transformers 8, llamacpp 20 of 48.\n"
+    assert said in page(results)
+    assert "Samples of fewer" not in page(RESULTS)  # a run that bounded nothing
+
+
 def test_every_goal_is_held_against_its_figure_and_what_is_missing_is_said() -> None:
     held = {goal.what: goal.reached for goal in goals.held_against(RESULTS)}
     assert held["decode, batch 1, over the best peer (llamacpp)"]
