@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.goals import STORED
 from inference_workers import perplexity
 from inference_workers.layers.linear import Matrix, Packed
 from inference_workers.layers.packing import Floats
@@ -42,7 +43,6 @@ from inference_workers.models.quantize import Format, plan
 from inference_workers.models.report import silent
 
 REFERENCE, EXACT = "bfloat16", "float32"
-STORED = "as stored"
 FORMATS = (REFERENCE, EXACT, STORED, "int8", "int4")
 CPU = torch.device("cpu")
 QUICK_WINDOWS = 4

@@ -58,7 +58,7 @@ def windows(
     size = min(WINDOW, manifest.context_length) - len(first)
     cut = [first + ids[at : at + size] for at in range(0, len(ids), size)]
     whole = len(ids) // size
-    if count is None or count >= whole:
+    if count is None or count > whole:
         return cut
     return [cut[i * whole // count] for i in range(count)]
 
