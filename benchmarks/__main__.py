@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import embeddings, engine, goals, machine, own_time, portal, worker
+from benchmarks import embeddings, engine, goals, machine, own_time, portal, quality, worker
 from benchmarks.comparison import BATCHES
 from benchmarks.process import SideError
 from inference_workers.errors import ModelError
@@ -29,7 +29,7 @@ from inference_workers.models.manifest import FILE_NAME, read_manifest
 from tests import postgres
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("engine", "worker", "embeddings", "portal", "request", "usage")
+PARTS = ("engine", "quality", "worker", "embeddings", "portal", "request", "usage")
 ENCODER = "all-minilm-l6-v2"
 MOST_ROUNDS = 100
 
@@ -77,6 +77,9 @@ def _measured(part: str, folder: Path, made: Path, given: argparse.Namespace) ->
         return engine.measure(
             folder, made, given.peers, given.batches, quick=quick, rounds=given.rounds
         )
+    if part == "quality":
+        print("\nperplexity", flush=True)
+        return {"quality": quality.measure(folder, made, given.peers, quick=quick)}
     if part == "worker":
         started = worker.measure(folder, **({"starts": 2, "kv_memory": 64 << 20} if quick else {}))
         print(f"\n{started.line()}", flush=True)

@@ -261,8 +261,24 @@ class LlamaCpp(Side):
         return found
 
     def _best(self, context: Any, row: int) -> int:
+        return int(self.numpy.argmax(self._logits(context, row)))
+
+    def _logits(self, context: Any, row: int) -> Any:
         logits = self.lib.llama_get_logits_ith(context, row)
-        return int(self.numpy.argmax(self.numpy.ctypeslib.as_array(logits, shape=(self.size,))))
+        return self.numpy.ctypeslib.as_array(logits, shape=(self.size,))
+
+    def likelihood(self, prompt: list[int]) -> float:
+        """The log-likelihood of a prompt's tokens but the first, of at most ``ROOM``."""
+        context = self._context(1, self.ROOM, True)
+        self.lib.llama_memory_clear(self.lib.llama_get_memory(context), False)
+        last = len(prompt) - 1
+        self._compute(context, [(token, at, 0, at < last) for at, token in enumerate(prompt)])
+        total = 0.0
+        for at, following in enumerate(prompt[1:]):
+            logits = self._logits(context, at)
+            peak = logits.max()
+            total += logits[following] - peak - self.numpy.log(self.numpy.exp(logits - peak).sum())
+        return float(total)
 
     def _run(self, prompts: Prompts, tokens: int, unified: bool) -> tuple[float, float]:
         """When the prompts had their first tokens, and when everything was done."""

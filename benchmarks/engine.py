@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers, quality, weights
+from benchmarks import peers, weights
 from benchmarks.comparison import OURS, PREFILL, Row, Table
 from benchmarks.machine import computes_bfloat16, describe
 from benchmarks.process import Process
@@ -59,9 +59,6 @@ def measure(
     results["sides"] = {OURS: ours.about, **found.about}
     results["left_out"] = found.left_out | table.left_out
     results |= {"arrival": arrival, "shared": shared}
-    if perplexities := quality.perplexities(folder, quick=quick):
-        results["quality"] = perplexities
-        print("perplexity: " + ", ".join(f"{k} {v:.3f}" for k, v in perplexities.items()))
     return results
 
 

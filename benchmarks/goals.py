@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+STORED = "as stored"
 BEST_PEER = {1: 1.2, 4: 1.5, 16: 2.0, 32: 2.5, 64: 2.5}
 """Decoding, by batch size: our tokens per second over the best peer's."""
 STATIC = 1.5
@@ -17,6 +18,10 @@ GAP = 3.0
 SHARED = 5.0
 """A first token without the shared instruction in the cache, over one with it."""
 READY_SECONDS = 5.0
+QUALITY = {"int8": 0.5, "int4": 3.0}
+"""By how many per cent a format's perplexity may be above that of bfloat16."""
+SAME_FILE = 0.5
+"""By how many per cent the stored blocks' may be above what the peer makes of the same file."""
 MEMORY = 1.3
 """A worker's peak, over its weights and its cache."""
 EMBEDDING = 1.5
@@ -61,6 +66,7 @@ def held_against(results: Mapping[str, Any]) -> list[Goal]:
     if shared := results.get("shared"):
         what = f"first token with a shared instruction of {shared['instruction']} tokens"
         found.append(Goal(what, SHARED, shared["cold_ms"]["median"] / shared["warm_ms"]["median"]))
+    found += _quality(results.get("quality", {}).get("rows", ()))
     if worker := results.get("worker"):
         seconds = worker["ready_seconds"]["median"]
         found.append(Goal("a worker is ready", READY_SECONDS, seconds, "s", most=True))
@@ -83,6 +89,19 @@ def held_against(results: Mapping[str, Any]) -> list[Goal]:
         what = f"the slowest usage page with {usage['jobs']:,} jobs, p50"
         found.append(Goal(what, PAGE_MS, slowest, "ms", most=True))
     return found
+
+
+def _quality(rows: Sequence[Mapping[str, Any]]) -> Iterator[Goal]:
+    peer = next((row for row in rows if row.get("peer")), None)
+    for row in rows:
+        for language, value in row["perplexity"].items():
+            if wanted := QUALITY.get(row["format"]):
+                what = f"perplexity of {row['format']} over bfloat16's, {language}"
+                yield Goal(what, wanted, 100 * row["change"][language], "%", most=True)
+            elif peer and row["format"] == STORED:
+                what = f"perplexity of the file's blocks over {peer['format']}'s, {language}"
+                above = 100 * (value / peer["perplexity"][language] - 1)
+                yield Goal(what, SAME_FILE, above, "%", most=True)
 
 
 def _row(row: Mapping[str, Any]) -> list[Goal]:

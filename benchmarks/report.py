@@ -54,6 +54,8 @@ def page(results: Mapping[str, Any]) -> str:
     if results.get("rows"):
         parts += ["![Ratios to the best peer, drawn as bars](performance.svg)\n", _rows(results)]
         parts.append(_others(results))
+    if "quality" in results:
+        parts.append(_quality(results["quality"]))
     if "worker" in results:
         parts.append(_worker(results["worker"]))
     if "embeddings" in results:
@@ -168,10 +170,29 @@ def _others(results: Mapping[str, Any]) -> str:
             f"token after {cold:.0f} ms for the first of them, {warm:.0f} ms for the next: "
             f"{cold / warm:.1f} × sooner. Hit rate {shared['hit_rate']:.0%}."
         )
-    if quality := results.get("quality"):
-        values = ", ".join(f"{name} {value:.3f}" for name, value in quality.items())
-        found.append(f"- **Quality.** Perplexity by weight format: {values}.")
     return "\n".join(found) + "\n" if found else ""
+
+
+def _quality(quality: Mapping[str, Any]) -> str:
+    lines = []
+    for row in quality["rows"]:
+        speeds = row.get("speed") or {}
+        size = f"{row['bytes'] / 1e6:.0f} MB" if "bytes" in row else ""
+        cells = [f"{speeds[batch]:.0f}" if batch in speeds else "" for batch in ("1", "16")]
+        for language, value in row["perplexity"].items():
+            change = "" if row["format"] == quality["reference"] else row["change"][language]
+            cells.append(f"{value:.2f}" + (f" ({100 * change:+.2f} %)" if change != "" else ""))
+        lines.append([row["format"], size, *cells])
+    tokens = quality["rows"][0]["tokens"]
+    heading = ["weights", "memory", "tokens/s, batch 1", "batch 16"]
+    heading += [f"perplexity, `{name}` ({count:,} tokens)" for name, count in tokens.items()]
+    return (
+        "## Quality\n\n"
+        "Every format reads two texts of the project's own, in windows of 512 tokens. The "
+        "reference is computed in bfloat16: each product is added up in float32 and rounded once, "
+        "as a processor with that arithmetic does. `docs/models.md` says more.\n\n"
+        f"{_table(heading, lines)}"
+    )
 
 
 def _worker(worker: Mapping[str, Any]) -> str:

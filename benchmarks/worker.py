@@ -25,6 +25,7 @@ from typing import Any
 from benchmarks.turns import Sample
 from inference_workers.contract import Job, Sampling
 from inference_workers.engine.engine import DEFAULT_KV_MEMORY
+from inference_workers.models.folder import find_weights
 from inference_workers.models.manifest import Manifest, read_manifest
 from inference_workers.queue import FairQueue, JobLog, Leases, connect
 from tests.faults.process import spawn
@@ -76,6 +77,7 @@ def measure(model: Path, *, starts: int = 5, kv_memory: int = DEFAULT_KV_MEMORY)
     """Start workers one after another; fill the last one's cache."""
     folder = Path(tempfile.mkdtemp(prefix="llm-bench-", dir="/tmp"))
     manifest = read_manifest(model)
+    weights = sum(path.stat().st_size for path in find_weights(model).files)
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "", "LLMASOS_NICE": "0"}
     environment["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
     valkey = Valkey(folder / "redis").start()
@@ -102,7 +104,7 @@ def measure(model: Path, *, starts: int = 5, kv_memory: int = DEFAULT_KV_MEMORY)
         valkey.stop()
         shutil.rmtree(folder, ignore_errors=True)
     return WorkerFigures(
-        tuple(ready), memory["VmHWM"], memory["RssFile"], idle, manifest.bytes, kv_memory, floor
+        tuple(ready), memory["VmHWM"], memory["RssFile"], idle, weights, kv_memory, floor
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,11 +86,11 @@ def measure(path: Path, progress: Report, *, windows: int = WINDOWS, threads: in
     before = resident()
     progress(0.0, "Loading the model")
     model, _ = load(path, device="cpu")
-    engine, encode = _engine(model, path, manifest)
+    progress(SHARE / (len(BATCHES) + 1), "Measuring the speed")
     speed = {}
-    for number, batch in enumerate(BATCHES):
-        progress(SHARE * (number + 1) / (len(BATCHES) + 1), "Measuring the speed")
-        speed[str(batch)] = round(decode(engine, encode, batch), 1)
+    for number, (batch, rate) in enumerate(speeds(model, path)):
+        speed[str(batch)] = round(rate, 1)
+        progress(SHARE * (number + 2) / (len(BATCHES) + 1), "Measuring the speed")
     memory = max(resident() - before, 0)
     perplexity, tokens = _texts(model, path, manifest, windows, progress.part(SHARE, 1.0))
     return Measured(
@@ -114,9 +115,9 @@ def resident() -> int:
     return int(line.split()[1]) * 1024
 
 
-def _engine(
-    model: CausalModel, path: Path, manifest: Manifest
-) -> tuple[TorchEngine, tuple[int, ...]]:
+def speeds(model: CausalModel, path: Path) -> Iterator[tuple[int, float]]:
+    """Each of ``BATCHES``, and the tokens a second that ``model`` decodes with it; ``path`` has its
+    tokenizer."""
     from tokenizers import Tokenizer
 
     from inference_workers.engine.engine import TorchEngine
@@ -131,7 +132,8 @@ def _engine(
         kv_memory=room * model.shape.token_bytes(),
         reuse_prefixes=False,
     )
-    return engine, prompt
+    for batch in BATCHES:
+        yield batch, decode(engine, prompt, batch)
 
 
 def decode(engine: TorchEngine, prompt: tuple[int, ...], batch: int) -> float:

@@ -48,19 +48,19 @@ def languages() -> list[str]:
 def windows(
     language: str, tokenizer: Tokenizer, manifest: Manifest, count: int | None = None
 ) -> list[list[int]]:
-    """``count`` windows spread evenly over the text, or all; each begins as the model's own do."""
+    """``count`` whole windows spread evenly over the text, or all of it; each begins as the model's
+    own texts do."""
     text = (TEXTS / f"{language}.txt").read_text(encoding="utf-8")
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     first = (
         [manifest.bos_token_id] if manifest.add_bos and manifest.bos_token_id is not None else []
     )
     size = min(WINDOW, manifest.context_length) - len(first)
-    cut = [first + ids[at : at + size] for at in range(0, len(ids) - size + 1, size)] or [
-        first + ids
-    ]
-    if count is None or count >= len(cut):
+    cut = [first + ids[at : at + size] for at in range(0, len(ids), size)]
+    whole = len(ids) // size
+    if count is None or count > whole:
         return cut
-    return [cut[i * len(cut) // count] for i in range(count)]
+    return [cut[i * whole // count] for i in range(count)]
 
 
 def measure(

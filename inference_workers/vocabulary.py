@@ -21,11 +21,11 @@ from tokenizers import Tokenizer
 class Table:
     """The bytes of all tokens, one after another; special ones as they are spelled.
 
-    ``ends[i]`` is where token ``i`` ends in ``joined``. The decoder takes up to ``strip`` times
-    ``strip_character`` from a text's beginning.
+    ``ends[i]`` is where token ``i`` ends in ``joined``; both may be pages of a file. The decoder
+    takes up to ``strip`` times ``strip_character`` from a text's beginning.
     """
 
-    joined: bytes
+    joined: NDArray[np.uint8]
     ends: NDArray[np.uint32]
     strip: int = 0
     strip_character: str = ""
@@ -38,7 +38,7 @@ class Table:
         if not 0 <= token_id < len(self.ends):
             return b""
         begin = int(self.ends[token_id - 1]) if token_id else 0
-        return self.joined[begin : int(self.ends[token_id])]
+        return self.joined[begin : int(self.ends[token_id])].tobytes()
 
 
 class Vocabulary:
@@ -75,7 +75,8 @@ def _table(tokenizer: Tokenizer) -> Table | None:
     for name, token_id in ids.items():
         tokens[token_id] = rule.encode(name)
     ends = np.cumsum([len(token) for token in tokens], dtype=np.uint32)
-    return Table(b"".join(tokens), ends, rule.strip, rule.strip_character)
+    joined = np.frombuffer(b"".join(tokens), np.uint8)
+    return Table(joined, ends, rule.strip, rule.strip_character)
 
 
 class _Rule:
@@ -140,9 +141,6 @@ def _byte_of() -> dict[str, int]:
     others = [b for b in range(256) if b not in set(printable)]
     names.update({chr(0x100 + i): b for i, b in enumerate(others)})
     return names
-
-
-_BYTE_OF = _byte_of()
 
 
 _BYTE_OF = _byte_of()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inference_workers.layers.activation import Gate, gated
 from inference_workers.layers.packing import ROWS, Floats, Kind, unpack, unpacked_rows
 from inference_workers.native import Kernels, Part, kernels
 
@@ -125,6 +126,12 @@ class Linear:
             return result
         return F.linear(x, self._weight, self._bias)
 
+    def gated(self, x: Tensor, gate: Gate) -> Tensor:
+        """``act(gates) * others`` of the two halves of its outputs, ``(rows, outputs / 2)``."""
+        if self._packed is not None and self._packed.halves and self._bias is None:
+            return self._packed.gated(x, gate)
+        return gated(self.forward(x), gate)
+
     @property
     def packed(self) -> tuple[Packed, ...]:
         """Its matrices, where they are multiplied as they are packed."""
@@ -169,6 +176,7 @@ class PackedProduct:
         self._address = ctypes.addressof(self._parts)
         self._work = self.inputs * self.outputs
         self.bytes = sum(weight.nbytes for weight in weights)
+        self.halves = [weight.rows for weight in weights] == [self.outputs // 2] * 2
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         x = x.contiguous()
@@ -178,6 +186,18 @@ class PackedProduct:
             x.data_ptr(), rows, self.inputs, self._address, len(self._parts),
             None if bias is None else bias.data_ptr(), out.data_ptr(), self.outputs,
         )  # fmt: skip
+        if failed:
+            raise MemoryError
+        return out
+
+    def gated(self, x: Tensor, gate: Gate) -> Tensor:
+        """As ``Linear.gated``, of two matrices of one shape: what is gated is never written."""
+        x = x.contiguous()
+        rows = x.shape[0]
+        out = torch.empty((rows, self.outputs // 2))
+        failed = self._kernels.to(rows * self._work).lm_gated_linear(
+            x.data_ptr(), rows, self.inputs, self._address, gate == "gelu_tanh", out.data_ptr()
+        )
         if failed:
             raise MemoryError
         return out

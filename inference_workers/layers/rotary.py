@@ -42,7 +42,7 @@ def frequencies(parameters: Mapping[str, Any], size: int) -> Tensor:
 
 
 class Rotation:
-    """Tables of cosines and signed sines ``(positions, size)``, and the positions of a batch."""
+    """Tables of cosines and sines ``(positions, size / 2)``, and the positions of a batch."""
 
     def __init__(self, cosines: Tensor, sines: Tensor, positions: Tensor) -> None:
         self.cosines, self.sines = cosines, sines
@@ -50,10 +50,14 @@ class Rotation:
         self._rows: tuple[Tensor, Tensor] | None = None
 
     def rows(self) -> tuple[Tensor, Tensor]:
-        """Each position's cosines and sines ``(rows, 1, size)``; gathered once a step."""
+        """Each position's cosines and sines ``(rows, 1, size)``; gathered once a step. The sines
+        bear the rotation's sign, so that applying it needs no negation."""
         if self._rows is None:
-            cosines, sines = self.cosines[self._positions], self.sines[self._positions]
-            self._rows = cosines.unsqueeze(1), sines.unsqueeze(1)
+            cos, sin = self.cosines[self._positions], self.sines[self._positions]
+            self._rows = (
+                torch.cat((cos, cos), -1).unsqueeze(1),
+                torch.cat((-sin, sin), -1).unsqueeze(1),
+            )
         return self._rows
 
 
@@ -114,11 +118,7 @@ class Rotary:
         positions = torch.arange(length, device=self._frequencies.device).float()
         angles = torch.outer(positions, self._frequencies)
         cos, sin = angles.cos() * self._factor, angles.sin() * self._factor
-        # The rotation's sign lives in the table, so that applying it needs no negation.
-        return (
-            torch.cat((cos, cos), -1).to(self._dtype),
-            torch.cat((-sin, sin), -1).to(self._dtype),
-        )
+        return cos.to(self._dtype), sin.to(self._dtype)
 
     def at(self, positions: Tensor, longest: int) -> Rotation:
         """The rotation of rows at ``positions``, of which ``longest`` is the largest."""

@@ -14,6 +14,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from inference_workers.layers.activation import Gate
 from inference_workers.layers.attention import allocate, kernels_attend
 from inference_workers.layers.batch import Segment, build
 from inference_workers.layers.linear import Linear
@@ -211,9 +212,15 @@ class _Watched:
         self._linear, self._owner, self._name, self._seen = linear, owner, name, seen
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._replaced(x).forward(x)
+
+    def gated(self, x: Tensor, gate: Gate) -> Tensor:
+        return self._replaced(x).gated(x, gate)
+
+    def _replaced(self, x: Tensor) -> Linear:
         linear = self._seen(self._linear, x)
         setattr(self._owner, self._name, linear)
-        return linear.forward(x)
+        return linear
 
 
 def projections(model: CausalModel) -> Iterator[tuple[object, str, Linear]]:

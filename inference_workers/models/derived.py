@@ -91,19 +91,21 @@ def _table_bytes(folder: Path, vocabulary: Vocabulary, table: Table) -> bytes:
         "special": sorted(vocabulary.special),
     }
     ends = table.ends.astype("<u4").tobytes()
-    return json.dumps(head).encode() + b"\n" + ends + table.joined
+    return json.dumps(head).encode() + b"\n" + ends + table.joined.tobytes()
 
 
 def _stored_vocabulary(folder: Path) -> Vocabulary | None:
     try:
-        head, _, rest = (folder / TABLE).read_bytes().partition(b"\n")
-        said = json.loads(head)
+        with (folder / TABLE).open("rb") as file:
+            said = json.loads(file.readline())
+            start = file.tell()
+            mapped = np.memmap(file, np.uint8, "r")[start:]
         size = 4 * said["tokens"]
-        whole = len(rest) == size + said["bytes"]
+        whole = len(mapped) == size + said["bytes"]
         if not whole or said["of"] != _hash(folder / TOKENIZER):
             return None
-        ends = np.frombuffer(rest[:size], dtype="<u4")
-        table = Table(rest[size:], ends, said["strip"], said["strip_character"])
+        ends, joined = np.asarray(mapped[:size]).view("<u4"), np.asarray(mapped[size:])
+        table = Table(joined, ends, said["strip"], said["strip_character"])
         return Vocabulary(special=said["special"], table=table, read=_reader(folder / TOKENIZER))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference_workers.layers.activation import gated
 from inference_workers.layers.attention import KeyValues, LayerShape, attend, windows
 from inference_workers.layers.batch import Batch, Window
 from inference_workers.layers.heads import Heads
@@ -130,12 +129,16 @@ class Gemma3Layer:
         self.bytes = sum(part.bytes for part in parts) + 4 * self._before_mlp.bytes
 
     def forward(self, x: Tensor, rotation: Rotation, batch: Batch, store: KeyValues) -> Tensor:
+        x = self._after_attention.forward(self._attended(x, rotation, batch, store), onto=x)
+        mixed = self._gate_up.gated(self._before_mlp.forward(x), "gelu_tanh")
+        return self._after_mlp.forward(self._down.forward(mixed), onto=x)
+
+    def _attended(self, x: Tensor, rotation: Rotation, batch: Batch, store: KeyValues) -> Tensor:
+        """Apart, so that nothing of it takes memory during the rest of the layer."""
         qkv = self._qkv.forward(self._before_attention.forward(x))
         queries = self._split.place(qkv, rotation, batch, store)
         attended = attend(queries, store, batch, window=self._window, scale=self._scale)
-        x = self._after_attention.forward(self._out.forward(attended), onto=x)
-        mixed = gated(self._gate_up.forward(self._before_mlp.forward(x)), "gelu_tanh")
-        return self._after_mlp.forward(self._down.forward(mixed), onto=x)
+        return self._out.forward(attended)
 
 
 def _text(config: Any) -> Any:

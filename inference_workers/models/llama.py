@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference_workers.layers.activation import gated
 from inference_workers.layers.attention import KeyValues, LayerShape, attend, windows
 from inference_workers.layers.batch import Batch, Window
 from inference_workers.layers.heads import Heads
@@ -132,9 +131,13 @@ class LlamaLayer:
         self.bytes += norms.bytes if norms else 0
 
     def forward(self, x: Tensor, rotation: Rotation, batch: Batch, store: KeyValues) -> Tensor:
+        x = x + self._attended(x, rotation, batch, store)
+        mixed = self._gate_up.gated(self._before_mlp.forward(x), "silu")
+        return x + self._down.forward(mixed)
+
+    def _attended(self, x: Tensor, rotation: Rotation, batch: Batch, store: KeyValues) -> Tensor:
+        """Apart, so that nothing of it takes memory during the rest of the layer."""
         qkv = self._qkv.forward(self._before_attention.forward(x))
         queries = self._split.place(qkv, rotation, batch, store)
         attended = attend(queries, store, batch, window=self._window, scale=self._scale)
-        x = x + self._out.forward(attended)
-        mixed = gated(self._gate_up.forward(self._before_mlp.forward(x)), "silu")
-        return x + self._down.forward(mixed)
+        return self._out.forward(attended)

@@ -78,7 +78,21 @@ RESULTS: dict[str, Any] = {
             "limits": {"p50_ms": 30, "p95_ms": 40, "cpu_ms": 20},
         },
     },
-    "quality": {"int8": 20.125, "int4": 21.5},
+    "quality": {
+        "reference": "bfloat16",
+        "rows": [
+            {"format": "bfloat16", "bytes": 5e8, "speed": {}, "tokens": {"en": 2000},
+             "perplexity": {"en": 20.0}, "change": {"en": 0.0}},
+            {"format": "as stored", "bytes": 2e8, "speed": {"1": 60.2, "16": 300}, "tokens": {},
+             "perplexity": {"en": 20.2}, "change": {"en": 0.01}},
+            {"format": "int8", "bytes": 3e8, "speed": {"1": 50, "16": 310}, "tokens": {},
+             "perplexity": {"en": 20.08}, "change": {"en": 0.004}},
+            {"format": "int4", "bytes": 2e8, "speed": {"1": 70, "16": 290}, "tokens": {},
+             "perplexity": {"en": 20.8}, "change": {"en": 0.04}},
+            {"format": "llamacpp, Q4_K_M", "peer": True, "tokens": {}, "perplexity": {"en": 20.15},
+             "change": {"en": 0.0075}},
+        ],
+    },
 }  # fmt: skip
 
 
@@ -90,7 +104,8 @@ def test_it_says_what_was_measured_on_what() -> None:
         "**1.80** (transformers float32)", "p99 140 ms", "10.0 × sooner",
         "ready 3.0 s after", "adds 20.0 ms",
         "| a plain key | 8.5 | 12.0 | 8.0 |", "| limits | 30 | 40 | 20 |",
-        "int8 20.125", "(performance.svg)",
+        "| as stored | 200 MB | 60 | 300 | 20.20 (+1.00 %) |",
+        "| bfloat16 | 500 MB |  |  | 20.00 |", "`en` (2,000 tokens)", "(performance.svg)",
         "64 texts, short (18 tokens on average)", "500.0 (450.0–550.0)", "**1.25**",
     ):  # fmt: skip
         assert said in text, said
@@ -111,6 +126,9 @@ def test_every_goal_is_held_against_its_figure_and_what_is_missing_is_said() -> 
     assert not held["decode, batch 16, over the best peer (llamacpp)"]  # 1.5 of 2
     assert held["decode, batch 16, over transformers.generate"]
     assert held["prefill, 1000 tokens, over llama.cpp"]
+    assert held["perplexity of int8 over bfloat16's, en"]
+    assert not held["perplexity of int4 over bfloat16's, en"]  # 4 of 3 %
+    assert held["perplexity of the file's blocks over llamacpp, Q4_K_M's, en"]
     assert not held["embeddings, 64 texts, short, over transformers"]  # 1.25 of 1.5
     assert not held["32 streams over SSE, over the engine alone"]
     assert held["a request with a key until its job is queued, p50"]

@@ -141,6 +141,24 @@ def test_norms_and_gates_are_those_of_torch() -> None:
         assert torch.allclose(gated(wide, gate), front * wide[:, 48:], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("gate", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("rows", [1, 3, 9])
+def test_gates_within_a_product_are_those_after_it(gate: Gate, rows: int) -> None:
+    torch.manual_seed(rows)
+    x = torch.randn(rows, 96) * 4
+    for kind in KINDS.values():
+        both = Linear.fused([matrix(kind, 40, 96), matrix(KINDS["q5"], 40, 96, seed=1)])
+        assert torch.equal(both.gated(x, gate), gated(both.forward(x), gate)), kind.name
+
+
+def test_gates_that_are_no_two_equal_halves_or_have_a_bias_are_computed_after_the_product() -> None:
+    torch.manual_seed(0)
+    x, first, second = torch.randn(3, 96), matrix(KINDS["q8"], 32, 96), matrix(KINDS["q8"], 16, 96)
+    shifted = Linear.fused([first, first], [torch.randn(32), torch.randn(32)])
+    for product in (shifted, Linear.fused([first, second, second]), Linear(first)):
+        assert torch.equal(product.gated(x, "silu"), gated(product.forward(x), "silu"))
+
+
 HEADS, KEYS, SIZE, BLOCK = 4, 2, 32, 8
 ROTARY = Rotary(frequencies({"rope_theta": 1e4}, SIZE), torch.float32, torch.device("cpu"))
 

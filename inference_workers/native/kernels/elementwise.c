@@ -63,18 +63,10 @@ typedef struct {
 static void gate_piece(void *argument, long piece) {
   lm_gate *p = argument;
   long end = (piece + 1) * p->each < p->rows ? (piece + 1) * p->each : p->rows;
-  const __m256 one = _mm256_set1_ps(1.0f);
   for (long row = piece * p->each; row < end; row++) {
     const float *gate = p->x + 2 * row * p->size, *up = gate + p->size;
     for (long i = 0; i < p->size; i += 8) {
-      __m256 g = _mm256_loadu_ps(gate + i), z = g;
-      if (p->tanh) { /* 0.5 (1 + tanh u) is the logistic function of 2 u */
-        __m256 cube = _mm256_mul_ps(_mm256_mul_ps(g, g), g);
-        z = _mm256_fmadd_ps(cube, _mm256_set1_ps(0.044715f), g);
-        z = _mm256_mul_ps(z, _mm256_set1_ps(2 * 0.7978845608f));
-      }
-      __m256 below = _mm256_add_ps(one, exp8(_mm256_sub_ps(_mm256_setzero_ps(), z)));
-      __m256 v = _mm256_mul_ps(_mm256_div_ps(g, below), _mm256_loadu_ps(up + i));
+      __m256 v = gated8(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i), p->tanh);
       _mm256_storeu_ps(p->out + row * p->size + i, v);
     }
   }
@@ -107,10 +99,9 @@ INLINE void turn(const float *x, long size, const float *scale, float eps, const
       b = _mm256_mul_ps(_mm256_mul_ps(b, factor), _mm256_loadu_ps(scale + half + i));
     }
     if (cosines) {
-      __m256 c0 = _mm256_loadu_ps(cosines + i), c1 = _mm256_loadu_ps(cosines + half + i);
-      __m256 s0 = _mm256_loadu_ps(sines + i), s1 = _mm256_loadu_ps(sines + half + i);
-      __m256 turned = _mm256_fmadd_ps(b, s0, _mm256_mul_ps(a, c0));
-      b = _mm256_fmadd_ps(a, s1, _mm256_mul_ps(b, c1));
+      __m256 c = _mm256_loadu_ps(cosines + i), s = _mm256_loadu_ps(sines + i);
+      __m256 turned = _mm256_fnmadd_ps(b, s, _mm256_mul_ps(a, c));
+      b = _mm256_fmadd_ps(a, s, _mm256_mul_ps(b, c));
       a = turned;
     }
     _mm256_storeu_ps(out + i, a);
@@ -138,8 +129,8 @@ static void heads_piece(void *argument, long piece) {
   long end = (piece + 1) * p->each < p->rows ? (piece + 1) * p->each : p->rows;
   for (long row = piece * p->each; row < end; row++) {
     const float *x = p->x + row * width;
-    const float *c = p->cosines ? p->cosines + p->positions[row] * size : 0;
-    const float *n = p->cosines ? p->sines + p->positions[row] * size : 0;
+    const float *c = p->cosines ? p->cosines + p->positions[row] * size / 2 : 0;
+    const float *n = p->cosines ? p->sines + p->positions[row] * size / 2 : 0;
     for (long h = 0; h < p->heads; h++, x += size)
       turn(x, size, p->query_scale, p->eps, c, n, p->queries + (row * p->heads + h) * size);
     long slot = p->slots[row] * kept;
@@ -153,7 +144,7 @@ static void heads_piece(void *argument, long piece) {
 }
 
 /* Rows of queries, keys and values side by side: queries and keys are normalised (where there are
-   scales) and rotated (where there are tables, one row a position), keys and values kept at their
+   scales) and rotated (where there are tables, half a head a position), keys and values kept at their
    slots. Sizes of heads are multiples of 16. */
 void lm_place_heads(const float *x, long rows, long heads, const float *query_scale,
                     const float *key_scale, float eps, const float *cosines, const float *sines,

@@ -68,6 +68,7 @@ typedef struct {
   long each;  /* panels, or rows to quantise, a piece */
   long panels;
   struct best *best; /* of each piece and row */
+  int tanh; /* the gates' function: GELU by tanh, or else the SiLU */
   _Atomic float *floors; /* what each row has at least, whichever piece found it; NULL: unscreened */
 } lm_product;
 
@@ -114,6 +115,26 @@ static void product_piece(void *argument, long piece) {
   }
 }
 
+/* Panels of gates and of what they gate, which have as many outputs. */
+static void gated_piece(void *argument, long piece) {
+  lm_product *p = argument;
+  const lm_part *gate = p->parts, *up = p->parts + 1;
+  long end = (piece + 1) * p->each < p->panels ? (piece + 1) * p->each : p->panels;
+  for (long number = piece * p->each; number < end; number++) {
+    long at = number * ROWS, room = gate->outputs - at;
+    size_t width = (size_t)(room < ROWS ? room : ROWS) * sizeof(float);
+    for (long m = 0; m < p->rows.rows; m += MOST) {
+      int count = p->rows.rows - m < MOST ? (int)(p->rows.rows - m) : MOST;
+      float gates[MOST * ROWS], ups[MOST * ROWS];
+      chosen[gate->kind](gate, number, &p->rows, m, count, gates);
+      chosen[up->kind](up, number, &p->rows, m, count, ups);
+      for (int i = 0; i < count * ROWS; i += 8)
+        _mm256_storeu_ps(ups + i, gated8(_mm256_loadu_ps(gates + i), _mm256_loadu_ps(ups + i), p->tanh));
+      for (int i = 0; i < count; i++) memcpy(p->out + (m + i) * p->width + at, ups + ROWS * i, width);
+    }
+  }
+}
+
 static _Thread_local struct { void *memory; size_t size; } scratch;
 
 static void *room(size_t bytes) {
@@ -149,6 +170,18 @@ int lm_linear(const float *x, long rows, long columns, const lm_part *parts, int
   p.each = 65536 / (ROWS * columns);
   if (p.each < 1) p.each = 1;
   lm_parallel(product_piece, &p, (p.panels + p.each - 1) / p.each);
+  return 0;
+}
+
+/* out (M x N) = act(x times the first part) * (x times the second), both of N rows and without bias.
+   1: no memory. */
+int lm_gated_linear(const float *x, long rows, long columns, const lm_part *parts, int tanh, float *out) {
+  lm_product p = {.x = x, .parts = parts, .count = 2, .out = out, .width = parts->outputs, .tanh = tanh};
+  if (!quantise(&p, rows, columns, 0)) return 1;
+  p.panels /= 2;
+  p.each = 32768 / (ROWS * columns);
+  if (p.each < 1) p.each = 1;
+  lm_parallel(gated_piece, &p, (p.panels + p.each - 1) / p.each);
   return 0;
 }
 
