@@ -137,5 +137,5 @@ def test_peers_get_the_numbers_that_packed_weights_stand_for(folder: Path, tmp_p
 def test_a_workers_start_and_peak_memory_are_its_own(folder: Path) -> None:
     found = worker.measure(folder, starts=1, kv_memory=1 << 20)
     assert 0.2 < found.ready[0] < 60
-    assert found.peak >= found.idle > found.mapped > 50 << 20  # torch's own libraries
+    assert found.peak >= found.idle > found.mapped > 10 << 20  # libraries
     assert found.share > 1
