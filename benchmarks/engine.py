@@ -16,6 +16,7 @@ from benchmarks.turns import Sample, percentile
 
 INSTRUCTION = 500
 STREAMS = 31
+GUIDED = 16
 
 
 def measure(
@@ -55,10 +56,11 @@ def measure(
             print(_line(row, names), flush=True)
         arrival = _arrival(ours, table, 1 if quick else 3, 48)
         shared = _shared(ours, 3 if quick else 10)
+        guides = _guides(ours, table, 1 if quick else 5, tokens)
     results = {"rows": [row.as_dict() for row in rows], "peaks": peaks, "engine": described}
     results["sides"] = {OURS: ours.about, **found.about}
     results["left_out"] = found.left_out | table.left_out
-    results |= {"arrival": arrival, "shared": shared}
+    results |= {"arrival": arrival, "shared": shared, "guides": guides}
     return results
 
 
@@ -108,6 +110,21 @@ def _shared(ours: Process, requests: int) -> dict[str, Any]:
         "warm_ms": warm.as_dict(),
         "hit_rate": rate,
     }
+
+
+def _guides(ours: Process, table: Table, rounds: int, tokens: int) -> dict[str, Any]:
+    """What guided requests cost those beside them."""
+    answer = ours.ask("guided", prompts=table.prompts(GUIDED), tokens=tokens, rounds=rounds)
+    found: dict[str, Any] = {"streams": GUIDED}
+    for name, gaps in answer.items():
+        found |= {f"{name}_p{p}_ms": 1000 * percentile(gaps, p / 100) for p in (50, 99)}
+    print(
+        f"{GUIDED} streams beside as many: gap p50 {found['plain_p50_ms']:.1f} ms, p99 "
+        f"{found['plain_p99_ms']:.1f} ms; where a JSON schema guides the others "
+        f"{found['guided_p50_ms']:.1f} and {found['guided_p99_ms']:.1f} ms",
+        flush=True,
+    )
+    return found
 
 
 def _peak_lines(peaks: dict[str, float]) -> list[str]:

@@ -18,6 +18,8 @@ GAP = 3.0
 SHARED = 5.0
 """A first token without the shared instruction in the cache, over one with it."""
 READY_SECONDS = 5.0
+GUIDES = 1.05
+"""The usual gap of streams beside guided ones, over that beside plain ones."""
 QUALITY = {"int8": 0.5, "int4": 3.0}
 """By how many per cent a format's perplexity may be above that of bfloat16."""
 SAME_FILE = 0.5
@@ -66,6 +68,11 @@ def held_against(results: Mapping[str, Any]) -> list[Goal]:
     if shared := results.get("shared"):
         what = f"first token with a shared instruction of {shared['instruction']} tokens"
         found.append(Goal(what, SHARED, shared["cold_ms"]["median"] / shared["warm_ms"]["median"]))
+    if guides := results.get("guides"):
+        what = f"gap of {guides['streams']} streams beside guided ones, over beside plain ones"
+        found.append(
+            Goal(what, GUIDES, guides["guided_p50_ms"] / guides["plain_p50_ms"], most=True)
+        )
     found += _quality(results.get("quality", {}).get("rows", ()))
     if worker := results.get("worker"):
         seconds = worker["ready_seconds"]["median"]

@@ -21,13 +21,20 @@ import torch
 from tokenizers import Tokenizer
 
 from benchmarks import driver, peaks
-from inference_workers.contract import Delta, Job, Sampling
+from inference_workers.contract import Delta, Guide, Job, Sampling
 from inference_workers.engine.engine import DEFAULT_KV_MEMORY, TorchEngine
 from inference_workers.models.loader import load
 from inference_workers.models.manifest import read_manifest
 from inference_workers.native import kernels
 
 TAIL = 20
+GUIDE = Guide(
+    kind="json_schema",
+    text='{"type": "object", "properties": {'
+    '"name": {"type": "string"}, "age": {"type": "integer"}, "tags": {"type": "array", "items": {"type": "string"}, "minItems": 3}, '
+    '"note": {"type": "string", "minLength": 1000}}, "required": ["name", "age", "tags", "note"]}',
+)
+"""An answer longer than what is measured, of keys, numbers and free text."""
 """Tokens of a request after the instruction that it shares with others."""
 
 
@@ -121,6 +128,21 @@ class Served(driver.Side):
             found["lookups"] += after.prefix_lookups - before.prefix_lookups
         return found
 
+    def guided(self, prompts: Sequence[Sequence[int]], tokens: int, rounds: int) -> Any:
+        """Gaps between two tokens of plain requests while as many others decode beside them, in
+        turn: ``plain`` ones, and such that a JSON schema guides."""
+        found: dict[str, list[float]] = {"plain": [], "guided": []}
+        for _ in range(rounds):
+            for name, guide in (("plain", None), ("guided", GUIDE)):
+                streams = self._add(prompts, tokens)
+                seen: dict[str, list[float]] = {job: [] for job in streams}
+                beside = set(self._add(prompts, tokens, guide=guide))
+                while beside:  # until each has its first token: a guide is compiled first
+                    beside -= {j for j, e in self._engine.step() if isinstance(e, Delta)}
+                self._run(lambda job, now, seen=seen: seen.get(job, []).append(now))
+                found[name] += [gap for times in seen.values() for gap in _gaps(times)]
+        return found
+
     def peaks(self) -> dict[str, float]:
         """See ``peaks.measure``."""
         return peaks.measure()
@@ -152,9 +174,10 @@ class Served(driver.Side):
         prompts: Sequence[Sequence[int]],
         tokens: int,
         prefixes: tuple[tuple[str, int], ...] = (),
+        guide: Guide | None = None,
     ) -> list[str]:
         """Hand requests over; their names. Prompts share nothing but ``prefixes``."""
-        sampling = Sampling(max_tokens=tokens, temperature=0, ignore_eos=True)
+        sampling = Sampling(max_tokens=tokens, temperature=0, ignore_eos=guide is None, guide=guide)
         names = [str(next(self._numbers)) for _ in prompts]
         for name, ids in zip(names, prompts, strict=True):
             self._engine.add(

@@ -9,19 +9,17 @@ fast path.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from inference_workers.contract import Sampling, TokenLogprob
 from inference_workers.engine.counter import uniform
 from inference_workers.layers.linear import greedy
+from inference_workers.layers.masks import Mask, forbid
 from inference_workers.models.base import CausalModel
 
 ROWS = 8
@@ -49,7 +47,7 @@ class Row:
     prompt: Sequence[int] = ()
     output: Sequence[int] = ()
     ends: Sequence[int] = ()
-    mask: NDArray[np.int32] | None = None
+    mask: Mask | None = None
 
     @property
     def edits(self) -> bool:
@@ -69,16 +67,9 @@ class Row:
 
     @property
     def plain(self) -> bool:
-        """Whether the largest logit is all that matters, if the guide allows its token."""
+        """Whether the largest logit that its guide allows is all that matters."""
         s = self.sampling
         return not s.temperature and s.logprobs is None and not self._shifts
-
-    def allows(self, token: int | None) -> bool:
-        """Whether the guide, if there is one, leaves ``token`` as it is; so it does with none."""
-        if self.mask is None or token is None:
-            return True
-        word = token >> 5
-        return word < len(self.mask) and bool(int(self.mask[word]) >> (token & 31) & 1)
 
 
 @dataclass(slots=True)
@@ -92,18 +83,19 @@ class Choice:
 def sample(model: CausalModel, states: Tensor, rows: Sequence[Row]) -> list[Choice]:
     """The next token of each row of ``states``; a row that is not finite gives none."""
     plain = [i for i, row in enumerate(rows) if row.plain]
-    shared = model.logits(states) if len(plain) < len(rows) <= SHARED else None
+    other = [i for i, row in enumerate(rows) if not row.plain]
+    shared = model.logits(states) if other and len(rows) <= SHARED else None
     chosen: dict[int, Choice] = {}
     if plain:
-        if shared is not None:
-            every = _picked(*greedy(shared))
-            picked = [every[i] for i in plain]
+        masks = [rows[i].mask for i in plain]
+        if shared is None:
+            some = states if not other else states[plain]
+            picked = model.greedy(some, masks if any(m is not None for m in masks) else None)
         else:
-            picked = _picked(*model.greedy(states if len(plain) == len(rows) else states[plain]))
-        # The largest logit is the largest allowed one too, or its row, seldom, needs all of them.
-        found = zip(plain, picked, strict=True)
-        chosen.update((i, choice) for i, choice in found if rows[i].allows(choice.token))
-    other = [i for i in range(len(rows)) if i not in chosen]
+            logits = shared[plain]
+            forbid(logits, masks)
+            picked = greedy(logits)
+        chosen.update(zip(plain, _picked(*picked), strict=True))
     for start in range(0, len(other), ROWS):
         part = other[start : start + ROWS]
         logits = model.logits(states[part]) if shared is None else shared[part]
@@ -217,31 +209,7 @@ def edit(logits: Tensor, rows: Sequence[Row]) -> None:
     repeated.apply(logits, lambda x, p: torch.where(x > 0, x / p, x * p))
     shifted.apply(logits, torch.add)
     banned.apply(logits, lambda x, _: torch.full_like(x, -math.inf))
-    guided = [(i, row.mask) for i, row in enumerate(rows) if row.mask is not None]
-    if guided:
-        places, masks = zip(*guided, strict=True)
-        _forbid(logits, places, np.stack(masks))
-
-
-def _forbid(logits: Tensor, rows: Sequence[int], masks: NDArray[np.int32]) -> None:
-    """Make what ``masks`` lack impossible in ``rows``.
-
-    Each byte of a mask looks up what to add to its eight tokens: 30 times faster than filling by
-    a boolean mask.
-    """
-    size = min(logits.shape[1], masks.shape[1] * 32)
-    keys = torch.from_numpy(masks.view(np.uint8)).to(logits.device, torch.int32)
-    shifts = torch.nn.functional.embedding(keys, _shifts(logits.device)).flatten(1)
-    for row, shift in zip(rows, shifts, strict=True):
-        logits[row, :size] += shift[:size]
-        logits[row, size:] = -math.inf
-
-
-@functools.cache
-def _shifts(device: torch.device) -> Tensor:
-    """For each byte of a mask, 0 for the tokens that its bits allow and -inf for the others."""
-    bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
-    return torch.where(bits.bool(), 0.0, -math.inf).to(device)
+    forbid(logits, [row.mask for row in rows])
 
 
 def _counts(tokens: Sequence[int]) -> dict[int, int]:

@@ -12,11 +12,13 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from inference_workers.layers.activation import Gate, gated
+from inference_workers.layers.masks import Masks, forbid
 from inference_workers.layers.packing import ROWS, Floats, Kind, unpack, unpacked_rows
 from inference_workers.native import Kernels, Part, kernels
 
@@ -202,14 +204,18 @@ class PackedProduct:
             raise MemoryError
         return out
 
-    def greedy(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Each row's largest output and its index, of a single matrix; see ``lm_greedy``."""
+    def greedy(self, x: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        """Each row's largest output that its mask allows, and its index, of a single matrix."""
         x = x.contiguous()
         rows = x.shape[0]
         best, token = torch.empty(rows), torch.empty(rows, dtype=torch.int64)
+        kept = [None if mask is None else np.ascontiguousarray(mask) for mask in masks or ()]
+        words = min((mask.size for mask in kept if mask is not None), default=0)
+        places = (ctypes.c_void_p * rows)(*(None if m is None else m.ctypes.data for m in kept))
         failed = self._kernels.long.lm_greedy(
-            x.data_ptr(), rows, self.inputs, self._address, best.data_ptr(), token.data_ptr()
-        )
+            x.data_ptr(), rows, self.inputs, self._address, places if words else None, words,
+            best.data_ptr(), token.data_ptr(),
+        )  # fmt: skip
         if failed:
             raise MemoryError
         return best, token
@@ -275,13 +281,20 @@ class Head:
             logits[:, start : start + part.outputs] = part.forward(x)
         return logits
 
-    def greedy(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Each row's largest logit (NaN if any is) and its token, without keeping the logits."""
+    def greedy(self, x: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        """Each row's largest logit among the tokens that its mask allows (NaN if any is, minus
+        infinity if there are none) and its token, without keeping the logits."""
         if self._packed is not None:
-            return self._packed.greedy(x)
-        best, token = greedy(self._parts[0][1].forward(x))
+            return self._packed.greedy(x, masks)
+
+        def choose(start: int, part: Linear) -> tuple[Tensor, Tensor]:
+            logits = part.forward(x)
+            forbid(logits, masks or (), start)
+            return greedy(logits)
+
+        best, token = choose(*self._parts[0])
         for start, part in self._parts[1:]:
-            value, index = greedy(part.forward(x))
+            value, index = choose(start, part)
             # Written so that NaN wins and, on a tie, the smaller token stays.
             better = ~(value <= best) & ~best.isnan()
             best = torch.where(better, value, best)

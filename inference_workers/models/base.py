@@ -13,6 +13,7 @@ from inference_workers.errors import ModelError
 from inference_workers.layers.attention import KeyValues, LayerShape
 from inference_workers.layers.batch import Batch, Window
 from inference_workers.layers.linear import Linear, Matrix, Packed, stays_packed
+from inference_workers.layers.masks import Masks
 from inference_workers.layers.norm import LayerNorm
 
 
@@ -60,7 +61,8 @@ class EncoderShape:
 
 class CausalModel(Protocol):
     """One loaded model. ``forward`` returns states of the batch's wanted rows, which ``logits`` or
-    ``greedy`` turn into answers; keys and values go into the stores, one a layer."""
+    ``greedy`` turn into answers, the latter among the tokens that masks allow; keys and values go
+    into the stores, one a layer."""
 
     @property
     def shape(self) -> ModelShape: ...
@@ -69,7 +71,7 @@ class CausalModel(Protocol):
 
     def logits(self, states: Tensor) -> Tensor: ...
 
-    def greedy(self, states: Tensor) -> tuple[Tensor, Tensor]: ...
+    def greedy(self, states: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]: ...
 
 
 class Encoder(Protocol):

@@ -25,6 +25,7 @@ from inference_workers.errors import ModelError
 from inference_workers.layers.attention import KeyValues, LayerShape
 from inference_workers.layers.batch import Batch, Segment
 from inference_workers.layers.linear import Matrix, Packed, greedy
+from inference_workers.layers.masks import Masks, forbid
 from inference_workers.models.base import ModelShape
 
 
@@ -127,7 +128,10 @@ class Generic:
     def logits(self, states: Tensor) -> Tensor:
         return states
 
-    def greedy(self, states: Tensor) -> tuple[Tensor, Tensor]:
+    def greedy(self, states: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        if masks is not None:
+            states = states.clone()
+            forbid(states, masks)
         return greedy(states)
 
 

@@ -48,7 +48,10 @@ _SIGNATURES: dict[str, list[type]] = {
     "lm_choose": [c_int],
     "lm_linear": [c_void_p, c_long, c_long, c_void_p, c_int, c_void_p, c_void_p, c_long],
     "lm_gated_linear": [c_void_p, c_long, c_long, c_void_p, c_int, c_void_p],
-    "lm_greedy": [c_void_p, c_long, c_long, c_void_p, c_void_p, c_void_p],
+    "lm_greedy": [
+        *(c_void_p, c_long, c_long, c_void_p, c_void_p, c_long),
+        *(c_void_p, c_void_p),
+    ],
     "lm_look_up": [c_void_p, c_void_p, c_long, c_float, c_void_p],
     "lm_rms_norm": [c_void_p, c_long, c_long, c_void_p, c_float, c_void_p, c_void_p],
     "lm_gated": [c_void_p, c_long, c_long, c_int, c_void_p],

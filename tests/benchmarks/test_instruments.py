@@ -88,6 +88,17 @@ def test_a_shared_instruction_is_computed_once(
     assert min(found["cold"]) > max(found["warm"])
 
 
+def test_guided_requests_and_plain_ones_are_beside_the_same_streams(served: Served) -> None:
+    steps = slowed(served, pytest.MonkeyPatch(), 0)
+    found = served.guided([[5, 6, 7]] * 3, 12, 2)
+    # The first token of all that are beside is not theirs alone: it may come late.
+    assert 2 * 3 * 8 <= len(found["plain"]) <= 2 * 3 * 11
+    assert 2 * 3 * 4 <= len(found["guided"]) <= 2 * 3 * 11
+    assert all(gap > 0 for gaps in found.values() for gap in gaps)
+    assert max(steps) >= 6
+    assert not served._engine.busy
+
+
 def test_the_peaks_are_figures_of_this_machine(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,10 @@ RESULTS: dict[str, Any] = {
         "gap_p99_ms": 140, "first_token_ms": sample(900),
     },
     "shared": {"instruction": 500, "cold_ms": sample(400), "warm_ms": sample(40), "hit_rate": 1.0},
+    "guides": {
+        "streams": 16, "plain_p50_ms": 60.0, "plain_p99_ms": 70, "guided_p50_ms": 66.0,
+        "guided_p99_ms": 80,
+    },
     "worker": {
         "ready_seconds": sample(3), "peak": 9e8, "mapped": 4e8, "idle": 5e8, "weights": 3e8,
         "cache": 5e8, "share": 1.125, "floor": 2e8,
@@ -103,6 +107,7 @@ def test_it_says_what_was_measured_on_what() -> None:
         "vllm bfloat16 is left out: it needs AVX-512", "of 5 rounds",
         "**1.80** (transformers float32)", "p99 140 ms", "10.0 × sooner",
         "ready 3.0 s after", "adds 20.0 ms",
+        "p50 66.0 ms, p99 80.0 ms; beside plain ones, p50 60.0 ms",
         "| a plain key | 8.5 | 12.0 | 8.0 |", "| limits | 30 | 40 | 20 |",
         "| as stored | 200 MB | 60 | 300 | 20.20 (+1.00 %) |",
         "| bfloat16 | 500 MB |  |  | 20.00 |", "`en` (2,000 tokens)", "(performance.svg)",
@@ -126,6 +131,7 @@ def test_every_goal_is_held_against_its_figure_and_what_is_missing_is_said() -> 
     assert not held["decode, batch 16, over the best peer (llamacpp)"]  # 1.5 of 2
     assert held["decode, batch 16, over transformers.generate"]
     assert held["prefill, 1000 tokens, over llama.cpp"]
+    assert not held["gap of 16 streams beside guided ones, over beside plain ones"]  # 1.1 of 1.05
     assert held["perplexity of int8 over bfloat16's, en"]
     assert not held["perplexity of int4 over bfloat16's, en"]  # 4 of 3 %
     assert held["perplexity of the file's blocks over llamacpp, Q4_K_M's, en"]
@@ -140,7 +146,18 @@ def test_every_goal_is_held_against_its_figure_and_what_is_missing_is_said() -> 
 
 @pytest.mark.parametrize(
     "part",
-    ["arrival", "shared", "worker", "embeddings", "portal", "request", "usage", "quality", "rows"],
+    [
+        "arrival",
+        "shared",
+        "guides",
+        "worker",
+        "embeddings",
+        "portal",
+        "request",
+        "usage",
+        "quality",
+        "rows",
+    ],
 )
 def test_a_run_of_some_parts_makes_a_page_too(part: str) -> None:
     results = copy.deepcopy(RESULTS)

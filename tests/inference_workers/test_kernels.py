@@ -20,6 +20,7 @@ from inference_workers.layers.attention import KeyValues, LayerShape, allocate, 
 from inference_workers.layers.batch import Segment, Window, build
 from inference_workers.layers.heads import Heads
 from inference_workers.layers.linear import Embedding, Head, Linear, Packed
+from inference_workers.layers.masks import Mask
 from inference_workers.layers.norm import HeadsNorm, RMSNorm
 from inference_workers.layers.packing import KINDS, Kind, pack, unpack
 from inference_workers.layers.quantize import quantized
@@ -123,6 +124,29 @@ def test_what_is_not_finite_spoils_its_own_row_alone(wrong: float) -> None:
     assert best.isfinite().tolist() == [True, True, False, True, True, True]
     assert torch.equal(token[[0, 1, 3, 4, 5]], clean[[0, 1, 3, 4, 5]])
     assert not head.forward(states)[2].isfinite().any()
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_the_greedy_choice_is_made_among_what_masks_allow(kind: Kind) -> None:
+    rng = np.random.default_rng(3)
+    weight = matrix(kind, 5000, 64)
+    states = torch.randn(70, 64)
+    masks: list[Mask | None] = [None] * 70
+    for row, share in zip(range(1, 70, 3), [0.9, 0.5, 0.001] * 8, strict=False):
+        allowed = np.packbits(rng.random(4992) < share, bitorder="little")
+        allowed[row * 8] |= 16  # something
+        masks[row] = allowed.view(np.int32)
+    masks[69] = np.zeros(156, np.int32)
+    for head in (Head(weight, shared=True), Head(dense(weight), shared=True)):
+        truth = head.forward(states)
+        for row, mask in enumerate(masks):
+            if mask is not None:
+                bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
+                truth[row, np.append(bits, [0] * 8) == 0] = -math.inf
+        best, token = head.greedy(states, masks)
+        assert torch.equal(best, truth.amax(-1))
+        assert torch.equal(token[:-1], truth.argmax(-1)[:-1])
+        assert best[-1] == -math.inf
 
 
 def test_norms_and_gates_are_those_of_torch() -> None:

@@ -69,6 +69,8 @@ typedef struct {
   long panels;
   struct best *best; /* of each piece and row */
   int tanh; /* the gates' function: GELU by tanh, or else the SiLU */
+  const uint32_t *const *masks; /* of each row, which tokens it may have, or NULL: all */
+  long words;                   /* of a mask; it has no tokens beyond them */
   _Atomic float *floors; /* what each row has at least, whichever piece found it; NULL: unscreened */
 } lm_product;
 
@@ -201,7 +203,14 @@ static void raise(_Atomic float *floor, float value) {
   }
 }
 
-/* Of one piece's panels, each row's largest result and the first token that has it. */
+/* Which of a panel's 16 tokens a row may have, as bits. */
+static inline uint32_t allowed(const lm_product *p, long row, long panel) {
+  const uint32_t *mask = p->masks ? p->masks[row] : NULL;
+  if (!mask) return 0xffff;
+  return panel / 2 < p->words ? mask[panel / 2] >> panel % 2 * 16 & 0xffff : 0;
+}
+
+/* Of one piece's panels, each row's largest result that it may have and the first token that has it. */
 static void greedy_piece(void *argument, long piece) {
   lm_product *p = argument;
   const lm_part *part = p->parts;
@@ -225,10 +234,11 @@ static void greedy_piece(void *argument, long piece) {
         chosen[screened ? Q8_ROUGH : part->kind](screened ? &rough : part, number, &p->rows, strip + m, count, results);
         for (int i = 0; i < count; i++) {
           float *found = results + ROWS * i, *least = &best[m + i].value;
-          if (screened && !may_win(found, floors[m + i])) continue;
+          const uint32_t may = allowed(p, strip + m + i, number);
+          if (!may || (screened && !may_win(found, floors[m + i]))) continue;
           if (screened) chosen[part->kind](part, number, &p->rows, strip + m + i, 1, found);
           for (int n = 0; n < tokens; n++)
-            if (found[n] > *least || (found[n] != found[n] && *least == *least))
+            if (may >> n & 1 && (found[n] > *least || (found[n] != found[n] && *least == *least)))
               best[m + i] = (struct best){found[n], (int32_t)(number * ROWS + n)};
           if (floors[m + i] < *least) floors[m + i] = *least;
         }
@@ -240,11 +250,13 @@ static void greedy_piece(void *argument, long piece) {
 }
 
 /* Each row's largest product with the part's rows (no number if any is none) and the first token that
-   has it. Most tokens of a Q8 matrix are passed over by their upper four bits. 1: no memory. */
-int lm_greedy(const float *x, long rows, long columns, const lm_part *part, float *values,
-              int64_t *tokens) {
+   has it. Most tokens of a Q8 matrix are passed over by their upper four bits. `masks` is NULL or has
+   for each row NULL or `words` words: bit t % 32 of word t / 32 says whether the row may have token
+   t. A row that may have none gets minus infinity. 1: no memory. */
+int lm_greedy(const float *x, long rows, long columns, const lm_part *part, const uint32_t *const *masks,
+              long words, float *values, int64_t *tokens) {
   enum { PANELS = 32 };
-  lm_product p = {.x = x, .parts = part, .count = 1};
+  lm_product p = {.x = x, .parts = part, .count = 1, .masks = masks, .words = words};
   const int screened = part->kind == Q8;
   long pieces = ((part->outputs + ROWS - 1) / ROWS + PANELS - 1) / PANELS;
   size_t bests = (size_t)(pieces * rows) * sizeof(struct best), floors = (size_t)rows * sizeof(float);
