@@ -31,7 +31,8 @@ TAIL = 20
 GUIDE = Guide(
     kind="json_schema",
     text='{"type": "object", "properties": {'
-    '"name": {"type": "string"}, "age": {"type": "integer"}, "tags": {"type": "array", "items": {"type": "string"}, "minItems": 3}, '
+    '"name": {"type": "string"}, "age": {"type": "integer"}, '
+    '"tags": {"type": "array", "items": {"type": "string"}, "minItems": 3}, '
     '"note": {"type": "string", "minLength": 1000}}, "required": ["name", "age", "tags", "note"]}',
 )
 """An answer longer than what is measured, of keys, numbers and free text."""
