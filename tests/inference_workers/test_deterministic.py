@@ -115,8 +115,10 @@ def alone(name: str, bits: int = 4) -> dict[str, list[tuple[Any, ...]]]:
 def test_answers_differ_by_request_and_are_the_same_beside_others(name: str, bits: int) -> None:
     truth = alone(name, bits)
     assert len({str(answer) for answer in truth.values()}) > len(truth) / 2
-    together = run(packed_engine(name, bits), jobs())
-    assert {key: said(events) for key, events in together.items()} == truth
+    strangers = [job(f"stranger-{i}", ids, seed=i) for i, ids in enumerate(prompts(16, seed=5))]
+    together = run(packed_engine(name, bits, slots=32, blocks=1200), [*jobs(), *strangers])
+    assert len(together) == 32  # each beside 31 others
+    assert {key: said(together[key]) for key in truth} == truth
 
 
 @pytest.mark.parametrize("budget", [1, 7, 33])
