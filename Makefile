@@ -17,10 +17,11 @@ PY := $(BIN)/python
 PIP := $(PY) -m pip install --disable-pip-version-check --quiet --no-compile -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 NODE = PATH="$$($(PY) deploy/node.py):$$PATH"
+API := tests/portal/api tests/portal/running
 TESTED_ON_POSTGRES := tests/portal/jobs tests/portal/teams tests/portal/usage
 PYTEST := $(PY) -m pytest
 
-SUITES := test-portal test-engine test-system test-browser test-postgres test-web
+SUITES := test-portal test-engine test-api test-system test-browser test-postgres test-web
 
 # A setting given to make is one for the programs; make exports those of its command line itself.
 .PHONY: run build test lint bench soak clean \
@@ -95,7 +96,10 @@ test-engine: build $(VENV)/.dev
 	@$(PYTEST) -q tests/inference_workers tests/llmasos
 
 test-portal: build $(VENV)/.dev
-	@$(PYTEST) -q tests/portal --ignore=tests/portal/supervisor
+	@$(PYTEST) -q tests/portal --ignore=tests/portal/supervisor $(addprefix --ignore=,$(API))
+
+test-api: build $(VENV)/.dev
+	@$(PYTEST) -q $(API)
 
 # Whole systems, started and killed.
 test-system: build $(VENV)/.dev
