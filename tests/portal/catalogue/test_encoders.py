@@ -18,15 +18,19 @@ from portal.catalogue.services import BadModel, add_model, place, sync_builtin
 from tests.small_encoder import LONGEST, SIZE, write_bert
 
 
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield write_bert(tmp_path_factory.mktemp("bert") / "small")
+    shutil.rmtree(prepared_folder(CatalogueModel(pk="small")), ignore_errors=True)
+
+
 @pytest.fixture
-def small(transactional_db: None, tmp_path: Path) -> Iterator[CatalogueModel]:
-    """Prepared from a folder by the real command, and placed."""
-    origin = write_bert(tmp_path / "small")
+def small(transactional_db: None, origin: Path) -> CatalogueModel:
+    """Prepared from a folder by the real command (the first time), and placed."""
     add_model(model_id="small", source=str(origin), kind="embedding", name="Small")
     prepare(model_id="small", progress=lambda fraction, message: None)
     place(model=get("small"), placement="on_demand")
-    yield get("small")
-    shutil.rmtree(prepared_folder(get("small")), ignore_errors=True)
+    return get("small")
 
 
 def test_preparing_notes_what_it_is(small: CatalogueModel) -> None:
