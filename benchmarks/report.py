@@ -25,7 +25,7 @@ _HOW = """\
 
 ```
 make run                # once: prepares the default model
-make bench              # about 35 minutes on two cores; QUICK=1 takes a few, for trying
+make bench              # about 50 minutes on two cores; QUICK=1 takes a few, for trying
 make bench PEERS=DIR    # DIR/llamacpp, DIR/vllm, DIR/transformers, DIR/transformers-cb: a virtual
                         # environment each, with the peer installed; about 15 minutes more
 
