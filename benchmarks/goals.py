@@ -23,7 +23,7 @@ GUIDES = 1.05
 QUALITY = {"int8": 0.5, "int4": 3.0}
 """By how many per cent a format's perplexity may be above that of bfloat16."""
 SAME_FILE = 0.5
-"""By how many per cent the stored blocks' may be above what the peer makes of the same file."""
+"""By how many per cent it may be above what the peer makes of the file that all come from."""
 MEMORY = 1.3
 """A worker's peak, over its weights and its cache."""
 EMBEDDING = 1.5
@@ -105,8 +105,8 @@ def _quality(rows: Sequence[Mapping[str, Any]]) -> Iterator[Goal]:
             if wanted := QUALITY.get(row["format"]):
                 what = f"perplexity of {row['format']} over bfloat16's, {language}"
                 yield Goal(what, wanted, 100 * row["change"][language], "%", most=True)
-            elif peer and row["format"] == STORED:
-                what = f"perplexity of the file's blocks over {peer['format']}'s, {language}"
+            if peer and row["format"] in (STORED, *QUALITY):
+                what = f"perplexity {row['format']} over {peer['format']}'s, {language}"
                 above = 100 * (value / peer["perplexity"][language] - 1)
                 yield Goal(what, SAME_FILE, above, "%", most=True)
 

@@ -209,8 +209,8 @@ def _worker(worker: Mapping[str, Any]) -> str:
     if "floor" in sizes:
         least = (worker["floor"] + worker["weights"] + worker["cache"]) / 1e6
         floor = (
-            f" A process that has only imported torch, redis and NumPy takes {sizes['floor']}: "
-            f"with weights and cache {least:.0f} MB, the least that a worker on torch could take."
+            f" A process that has only imported torch, redis and NumPy takes {sizes['floor']}, "
+            f"with weights and cache {least:.0f} MB: a worker gives back what only its start used."
         )
     return (
         "## Start and memory\n\n"
