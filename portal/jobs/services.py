@@ -38,6 +38,7 @@ from portal.jobs.inputs import (
     ChatInput,
     EmbeddingInput,
     Input,
+    Prompt,
     TextInput,
     TokenInput,
     leading_tokens,
@@ -151,11 +152,9 @@ def prepare_job(
     read = checks.read_sampling(sampling, vocab_size=served.vocab_size)
     check_queue(served.pk)
     prompt = read_input(input, model=served)
-    fitted = checks.fit(read, prompt_tokens=prompt.longest, context_length=served.context_length)
-    if shared and not prefixes:
+    fitted = _fit(read, prompt, served)
+    if shared:
         prefixes = [(source, leading_tokens(shared, prompt.ids, model=served))]
-    if prompt.stop:
-        fitted = fitted.model_copy(update={"stop": (*fitted.stop, *prompt.stop)})
     job = Job(
         team=team,
         user=user,
@@ -177,6 +176,12 @@ def prepare_job(
     )
     most = worst_case(prompt_tokens=len(prompt.ids), max_tokens=fitted.max_tokens, n=fitted.n)
     return _afford(team, job, most)
+
+
+def _fit(read: Sampling, prompt: Prompt, model: CatalogueModel) -> Sampling:
+    """The sampling within the model's context, ending where the prompt's form asks for it too."""
+    fitted = checks.fit(read, prompt_tokens=prompt.longest, context_length=model.context_length)
+    return fitted.model_copy(update={"stop": (*fitted.stop, *prompt.stop)})
 
 
 def _check_allowed(model: str) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 from inference_workers.footprint import unwritten
 
 SMAPS = """\
@@ -47,7 +45,6 @@ def test_only_mappings_of_files_that_nobody_wrote_to_are_taken() -> None:
     assert list(unwritten(SMAPS)) == [(0x1000, 0x3000), (0x4000, 0x5000)]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped")
 def test_the_pages_of_a_start_go_and_those_that_are_used_come_back() -> None:
     said = subprocess.check_output([sys.executable, "-c", STARTED], text=True)
     before, after, then = (int(number) for number in said.strip("[]\n").split(","))
